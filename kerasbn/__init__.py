@@ -1,0 +1,14 @@
+"""kerasbn: batch normalization for Keras 3 on TensorFlow."""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"kerasbn needs the TensorFlow backend of Keras. Received: backend {keras.backend.backend()!r}. "
+        "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
+    )
+
+from kerasbn.layers.batch_norm import BatchNorm
+from kerasbn.version import __version__
+
+__all__ = ["BatchNorm", "__version__"]

@@ -1,0 +1,177 @@
+"""The batch-normalizing transform (Ioffe & Szegedy 2015, Alg. 1) and its gradient, as pure functions.
+
+All take tensors collapsed by `View`: `x` of shape ``[..., kept, ...]``, vectors of the same rank with size 1 on the averaged
+axes. `x` and `dy` may be in half precision: they are widened inside a kernel, and what is kept for the backward pass is `x`
+as it came and one number a channel. Vectors are in float32 at least.
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from kerasbn.kernels.reduction import accurate_sum
+from kerasbn.kernels.xla import kernel
+from kerasbn.moments import Moments
+
+
+@kernel
+def batch_moments(x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...], dtype: str) -> Moments:
+    """Moments of `x` over `axes`, of the values under `mask` alone if there is one.
+
+    Formula, the corrected two-pass algorithm (Chan, Golub & LeVeque 1983, eq. 1.7): ``center = sum(x) / n``, with whatever
+    rounding error that has, then with ``d = x - center``: ``offset = sum(d) / n``, ``m2 = sum(d^2) - n offset^2``. The second
+    pass makes good what the first one rounded, so mean and variance are right to float32 at any mean, and with outliers.
+    Never ``E[x^2] - E[x]^2``, which has no digit left at a mean of 1000 sigma.
+
+    Args:
+        x: The batch, collapsed.
+        mask: Booleans that broadcast to `x`, with `True` where a value counts; size 1 along no averaged axis. Or `None`.
+        axes: The axes to average over.
+        dtype: The dtype of the result.
+
+    Returns:
+        `Moments`, all 0 where nothing is counted.
+    """
+    x = tf.cast(x, dtype)
+    count = _count(x, mask, axes)
+    # `center` is a constant to the derivative: mean and m2 do not depend on where it lies.
+    center = tf.stop_gradient(tf.math.divide_no_nan(accurate_sum(_select(mask, x), axes), count))
+    d = _select(mask, x - center)
+    offset = tf.math.divide_no_nan(accurate_sum(d, axes), count)
+    m2 = accurate_sum(tf.square(d), axes) - count * tf.square(offset)
+    return Moments(count, center, offset, tf.maximum(m2, 0))
+
+
+@kernel
+def normalize(
+    x: tf.Tensor,
+    mask: tf.Tensor | None,
+    moments: Moments,
+    inverse_stddev: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    *,
+    dtype: str,
+) -> tf.Tensor:
+    """``gamma (x - mean) / stddev + beta`` (Alg. 1, lines 3 and 4), in `dtype`.
+
+    As ``(x - mean) scale + beta``, not ``x scale + (beta - mean scale)``, which cancels when the mean is large.
+    """
+    return tf.cast(_deviation(x, mask, moments) * (gamma * inverse_stddev) + beta, dtype)
+
+
+@kernel
+def gradient_sums(
+    x: tf.Tensor, mask: tf.Tensor | None, moments: Moments, dy: tf.Tensor, *, axes: tuple[int, ...]
+) -> tf.Tensor:
+    """``sum(dy)`` and ``sum(dy (x - mean))`` over `axes`, stacked: what one replica adds to the gradient (Sec. 3)."""
+    deviation = _deviation(x, mask, moments)
+    dy = tf.cast(dy, deviation.dtype)
+    return tf.stack([accurate_sum(dy, axes), accurate_sum(dy * deviation, axes)])
+
+
+@kernel
+def input_gradient(
+    x: tf.Tensor,
+    mask: tf.Tensor | None,
+    moments: Moments,
+    inverse_stddev: tf.Tensor,
+    gamma: tf.Tensor,
+    dy: tf.Tensor,
+    sums: tf.Tensor,
+) -> tf.Tensor:
+    """``dx = gamma / stddev (dy - [sum(dy) + x_hat sum(dy x_hat)] / n)``, the chain rule of Sec. 3, collected.
+
+    Where `mask` is `False`, `x` had no part in the statistics and the bracket is absent.
+    """
+    deviation = _deviation(x, mask, moments)
+    # divide_no_nan: without a counted value no x had a part in the statistics, under any mask.
+    shared = tf.math.divide_no_nan(sums[0] + deviation * (sums[1] * tf.square(inverse_stddev)), moments.count)
+    dx = (tf.cast(dy, deviation.dtype) - _select(mask, shared)) * (gamma * inverse_stddev)
+    return tf.cast(dx, x.dtype)
+
+
+def batch_normalize(
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    moments: Moments,
+    mask: tf.Tensor | None = None,
+    *,
+    axes: Sequence[int],
+    epsilon: float,
+    dtype: str,
+    jit_compile: bool,
+    statistics: Callable[[tf.Tensor], Moments],
+    over_replicas: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tf.Tensor:
+    """``gamma (x - mean) / sqrt(variance + epsilon) + beta``, with a gradient that knows the moments come from `x`.
+
+    Args:
+        x: The batch, collapsed.
+        gamma: Scale, a vector.
+        beta: Offset, a vector.
+        moments: Those of the batch, ``statistics(x)``. They receive no gradient; `x` receives theirs.
+        mask: As for `batch_moments`.
+        axes: The averaged axes.
+        epsilon: Added to the variance.
+        dtype: Of the result.
+        jit_compile: Whether XLA compiles the kernels.
+        statistics: ``x -> Moments`` in differentiable operations, used only for derivatives of second and higher order.
+        over_replicas: Sums a tensor over all replicas whose batches are in `moments`.
+
+    Returns:
+        The normalized batch, of the shape of `x`.
+    """
+    run = {"jit_compile": jit_compile}
+    axes = tuple(axes)
+
+    def inverse(m: Moments) -> tf.Tensor:
+        return tf.math.rsqrt(m.variance() + tf.cast(epsilon, m.m2.dtype))
+
+    def differentiate(x, gamma, dy, moments, run):
+        local = gradient_sums(x, mask, moments, dy, axes=axes, **run)
+        inverse_stddev = inverse(moments)
+        dx = input_gradient(x, mask, moments, inverse_stddev, gamma, dy, over_replicas(local), **run)
+        # gamma and beta get this replica's part only: their gradients are summed over replicas by the optimizer.
+        return dx, local[1] * inverse_stddev, local[0]
+
+    # Two nested gradients, each an opaque kernel on values that no tape follows, so that nothing is kept but what is named
+    # here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
+    @tf.custom_gradient
+    def forward(x, gamma, beta):
+        values = [tf.stop_gradient(v) for v in (x, gamma, beta)]
+        y = normalize(values[0], mask, moments, inverse(moments), *values[1:], dtype=dtype, **run)
+        return y, lambda dy: backward(x, gamma, dy)
+
+    @tf.custom_gradient
+    def backward(x, gamma, dy):
+        def second(*upstream):
+            with tf.GradientTape() as tape:
+                tape.watch((x, gamma, dy))
+                again = differentiate(x, gamma, dy, statistics(x), {"jit_compile": False})
+            return tape.gradient(again, (x, gamma, dy), upstream, unconnected_gradients="zero")
+
+        return differentiate(*(tf.stop_gradient(v) for v in (x, gamma, dy)), moments, run), second
+
+    return forward(x, gamma, beta)
+
+
+def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int]) -> tf.Tensor:
+    if mask is not None:
+        return accurate_sum(tf.cast(mask, x.dtype), axes)
+    size = tf.reduce_prod(tf.gather(tf.shape(x), axes))
+    return tf.reshape(tf.cast(size, x.dtype), [1] * len(x.shape))
+
+
+def _select(mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
+    """`x` where the mask is `True`, 0 elsewhere, also where `x` is NaN."""
+    return x if mask is None else tf.where(mask, x, tf.zeros([], x.dtype))
+
+
+def _deviation(x: tf.Tensor, mask: tf.Tensor | None, moments: Moments) -> tf.Tensor:
+    """``x - mean`` without rounding error. A masked value that is not finite counts as the mean: it must not spread."""
+    deviation = (tf.cast(x, moments.center.dtype) - moments.center) - moments.offset
+    if mask is None:
+        return deviation
+    return tf.where(mask | tf.math.is_finite(deviation), deviation, tf.zeros([], deviation.dtype))

@@ -1,0 +1,60 @@
+"""Any rank and any axes, seen by the kernels as an alternation of averaged and kept axes.
+
+Neighbouring axes of one kind are one axis to a reduction, so ``[N, H, W, C]`` normalized over its last axis is
+``[NHW, C]``, channels-first ``[N, C, H, W]`` is ``[N, C, HW]``, and per-activation normalization over ``(H, W, C)`` is
+``[N, HWC]``. A reshape costs nothing, and the kernels need no case for each rank.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class View:
+    """How tensors of one rank are collapsed for the kernels.
+
+    Attributes:
+        runs: Neighbouring axes of one kind, in order, each with the number of its positions if it is kept, or `None` if it is
+            averaged over.
+    """
+
+    runs: tuple[tuple[tuple[int, ...], int | None], ...]
+
+    @classmethod
+    def of(cls, rank: int, kept: Mapping[int, int]) -> "View":
+        """The view of tensors with `rank` axes; `kept` maps the axes that are not averaged over to their sizes."""
+        grouped = [(keep, tuple(axes)) for keep, axes in itertools.groupby(range(rank), key=kept.__contains__)]
+        return cls(tuple((axes, math.prod(kept[a] for a in axes) if keep else None) for keep, axes in grouped))
+
+    @property
+    def averaged(self) -> tuple[int, ...]:
+        """The averaged axes of the collapsed tensor."""
+        return tuple(i for i, (_, size) in enumerate(self.runs) if size is None)
+
+    def collapse(self, x: tf.Tensor) -> tf.Tensor:
+        """Reshapes `x` to one axis a run."""
+        return tf.reshape(x, [_positions(x, axes) if size is None else size for axes, size in self.runs])
+
+    def collapse_mask(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        """Gives a mask that lacks the last axis of `x` the collapsed shape of `x`; a kept last axis has size 1 if it can."""
+        *outer, (axes, size) = self.runs
+        mask = mask[..., tf.newaxis]
+        if size is not None and len(axes) == 1:
+            shape = tf.concat([tf.shape(x)[:-1], [1]], 0)
+            return View((*outer, (axes, 1))).collapse(tf.broadcast_to(mask, shape))
+        return self.collapse(tf.broadcast_to(mask, tf.shape(x)))
+
+    def vector(self, v: tf.Tensor) -> tf.Tensor:
+        """Reshapes a weight, one number for each kept position, to broadcast against a collapsed tensor."""
+        return tf.reshape(v, [1 if size is None else size for _, size in self.runs])
+
+
+def _positions(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor | int:
+    sizes = [x.shape[axis] for axis in axes]
+    if None in sizes:
+        return tf.reduce_prod(tf.shape(x)[axes[0] : axes[-1] + 1])
+    return math.prod(sizes)

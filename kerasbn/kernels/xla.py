@@ -1,0 +1,23 @@
+"""One function, two ways to run it: as the TensorFlow operations it is written in, or compiled by XLA."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds a keyword `jit_compile` to a pure function on tensors.
+
+    ``jit_compile=True`` runs it as one XLA program of its own, also when called from an ordinary graph; inside a program
+    that XLA compiles already it is inlined. ``False`` runs its operations as they stand, whatever surrounds them.
+    Arguments that are not tensors are static: each value compiles once.
+    """
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def run(*args: Any, jit_compile: bool, **static: Any) -> Any:
+        return (compiled if jit_compile else function)(*args, **static)
+
+    return run

@@ -1,0 +1,143 @@
+"""What a normalization layer checks of its arguments: each error names the argument, what is allowed and what came."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+T = TypeVar("T")
+
+
+def one_of(name: str, value: T, allowed: Sequence[T]) -> T:
+    """`value`, if it is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"Argument `{name}` must be one of {', '.join(map(repr, allowed))}. Received: {name}={value!r}.")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    """`value` as a float from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"Argument `{name}` must be a number from 0 to 1. Received: {name}={value!r}.")
+    return float(value)
+
+
+def non_negative(name: str, value: float) -> float:
+    """`value` as a float that is not below 0."""
+    if not value >= 0:
+        raise ValueError(f"Argument `{name}` must be a number not below 0. Received: {name}={value!r}.")
+    return float(value)
+
+
+def parse_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
+    """`renorm_clipping` as a dictionary, its bounds in order."""
+    bounds = {key: value for key, value in (clipping or {}).items() if value is not None}
+    keys = ("rmax", "rmin", "dmax")
+    if set(bounds) - set(keys):
+        raise ValueError(
+            f"Received invalid keys for `renorm_clipping` argument: {clipping}. Supported values: {list(keys)}."
+        )
+    if bounds.get("rmin", 0) > bounds.get("rmax", float("inf")):
+        raise ValueError(
+            "rmax should be greater than rmin in the `renorm_clipping` argument. "
+            f"Received: rmax={bounds['rmax']}, rmin={bounds.get('rmin')}."
+        )
+    if bounds.get("dmax", 0) < 0:
+        raise ValueError(
+            f"dmax should be non-negative in the `renorm_clipping` argument. Received: dmax={bounds['dmax']}."
+        )
+    return bounds
+
+
+def parse_inputs(inputs: Any, compute_dtype: str) -> tf.Tensor:
+    """`inputs` as a dense floating-point tensor; integers and booleans are taken as numbers of `compute_dtype`."""
+    if isinstance(inputs, tf.SparseTensor | tf.RaggedTensor):
+        raise ValueError(
+            f"Argument `inputs` must be a dense tensor. Received: a {type(inputs).__name__} of shape {inputs.shape}. "
+            "Convert it first, a ragged tensor with `.to_tensor()` and a mask, a sparse one with `tf.sparse.to_dense`."
+        )
+    x = tf.convert_to_tensor(inputs)
+    if x.dtype.is_floating:
+        return x
+    if x.dtype.is_integer or x.dtype.is_bool:
+        return tf.cast(x, compute_dtype)
+    raise ValueError(
+        f"Argument `inputs` must hold real numbers. Received: dtype {x.dtype.name}, shape {x.shape}. "
+        "Normalize real and imaginary parts apart, and encode strings first."
+    )
+
+
+def parse_mask(mask: Any, x: tf.Tensor) -> tf.Tensor:
+    """`mask` as booleans that broadcast to the shape of `x` without its last axis."""
+    mask = tf.cast(tf.convert_to_tensor(mask), "bool")
+    expected = x.shape[:-1]
+    fits = len(mask.shape) == len(expected) and all(
+        m in (1, None) or n in (m, None) for m, n in zip(mask.shape, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "The mask provided should be one dimension less than the inputs: of the shape of `inputs` without the last axis, "
+            f"{expected}. Received: mask.shape={mask.shape}, inputs.shape={x.shape}."
+        )
+    return mask
+
+
+def parse_axis(axis: int | Sequence[int]) -> int | list[int]:
+    """`axis` as an integer or a list of integers.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If it is an empty sequence.
+    """
+    try:
+        if not isinstance(axis, Sequence) or isinstance(axis, str):
+            return operator.index(axis)
+        parsed = [operator.index(a) for a in axis]
+    except TypeError:
+        raise TypeError(
+            "Argument `axis` must be an integer or a sequence of integers, the axes that keep their own statistics. "
+            f"Received: axis={axis!r} of type {type(axis).__name__}."
+        ) from None
+    if not parsed:
+        raise ValueError(f"Argument `axis` must name at least one axis. Received: axis={axis!r}. The default is axis=-1.")
+    return parsed
+
+
+def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> tuple[int, ...]:
+    """The axes that `axis` names in `input_shape`, not negative and ascending.
+
+    Raises:
+        ValueError: If an axis is out of range, named twice or of unknown size, or if none is left to average over.
+    """
+    rank = len(input_shape)
+    named = [axis] if isinstance(axis, int) else list(axis)
+    if rank < 2:
+        raise ValueError(
+            "BatchNorm needs an input of rank 2 or more, `(batch, ..., channels)`, to have something to average over. "
+            f"Received: input_shape={tuple(input_shape)}. Add a batch axis, as in `x[tf.newaxis]`."
+        )
+    for a in named:
+        if not -rank <= a < rank:
+            raise ValueError(
+                f"Argument `axis` must be between {-rank} and {rank - 1} for an input of rank {rank}. "
+                f"Axis {a} is out of bounds for input shape {tuple(input_shape)}. Received: axis={axis!r}."
+            )
+    kept = sorted({a % rank for a in named})
+    if len(kept) < len(named):
+        raise ValueError(
+            "Argument `axis` must name each axis once. "
+            f"Received: axis={axis!r} for input shape {tuple(input_shape)}, which is axes {kept}."
+        )
+    if len(kept) == rank:
+        raise ValueError(
+            "Argument `axis` must leave at least one axis to average over. "
+            f"Received: axis={axis!r}, all axes of input shape {tuple(input_shape)}. Leave out the batch axis, 0."
+        )
+    for a in kept:
+        if input_shape[a] is None:
+            raise ValueError(
+                f"Argument `axis` must name axes of known size, as the weights have it. Received: axis={axis!r}, but axis {a} "
+                f"of input shape {tuple(input_shape)} is None. Give the model's `Input` a size there."
+            )
+    return tuple(kept)

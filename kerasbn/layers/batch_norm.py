@@ -1,0 +1,319 @@
+"""The batch normalization layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasbn.kernels.batch_norm import batch_moments, batch_normalize
+from kerasbn.kernels.view import View
+from kerasbn.layers import arguments
+from kerasbn.moments import Moments
+from kerasbn.sync import merge_over_replicas, sum_over_replicas
+
+
+@keras.saving.register_keras_serializable("kerasbn")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalization: a drop-in for `keras.layers.BatchNormalization`, accurate at any mean and compiled by XLA.
+
+    In training (Ioffe & Szegedy 2015, Alg. 1), with mean and variance of the mini-batch, one of each a channel:
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+        moving_mean     += (1 - momentum) * (mean - moving_mean)
+        moving_variance += (1 - momentum) * (variance - moving_variance)
+
+    and in inference the same `y` with the moving statistics. Training means ``training=True``, as in `fit`, on a layer whose
+    `trainable` is `True`; a layer with ``trainable = False`` runs in inference mode and changes nothing, as in Keras.
+
+    Statistics are computed in float32 at least, with an error near 1e-7 of a standard deviation whether the mean is 0 or
+    1e6 standard deviations, and with outliers. A batch in which nothing is counted (no sample, or all masked) moves no statistic.
+
+    Args:
+        axis: Integer, the axis that keeps its own statistics (the channels), or a sequence of integers for *per-activation*
+            normalization over several (Sec. 4.2.3), e.g. ``(1, 2, 3)``; weights then have those sizes, in ascending order of
+            the axes. All other axes are averaged over; at least one must be left.
+        momentum: Float in [0, 1], the share of the old value in an update of the moving statistics, or `None` for the plain
+            average of all batches so far (as in PyTorch). `None` adds a weight, `moving_count`, int64.
+        epsilon: Float, not negative, added to the variance.
+        center: Whether there is an offset `beta`.
+        scale: Whether there is a factor `gamma`.
+        beta_initializer: Initializer of `beta`.
+        gamma_initializer: Initializer of `gamma`.
+        moving_mean_initializer: Initializer of `moving_mean`.
+        moving_variance_initializer: Initializer of `moving_variance`.
+        beta_regularizer: Optional regularizer of `beta`.
+        gamma_regularizer: Optional regularizer of `gamma`.
+        beta_constraint: Optional constraint on `beta`.
+        gamma_constraint: Optional constraint on `gamma`.
+        renorm: Whether to use batch renormalization (Ioffe 2017, arXiv 1702.03275): in training
+            ``y = gamma * (x_hat * r + d) + beta`` with ``r = stddev / renorm_stddev``, ``d = (mean - renorm_mean) / renorm_stddev``,
+            both without gradient. Three more weights.
+        renorm_clipping: With `renorm`, a dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`: r is clipped to [rmin, rmax] and d to
+            [-dmax, dmax]. Absent bounds do not clip.
+        renorm_momentum: Float in [0, 1], the momentum of `renorm_mean` and `renorm_stddev`.
+        synchronized: Whether replicas of a `tf.distribute` strategy normalize with the moments of the global batch: one
+            collective forward, one backward, shards of any size, masks too.
+        unbiased: Whether the moving variance takes the unbiased variance ``m / (m - 1) * variance`` (Alg. 2, line 10), m being
+            the number of values averaged. The batch itself is always normalized with the biased one.
+        jit_compile: Whether XLA compiles the training step of the layer. `True`: always. `False`: never by the layer's own doing.
+            `"auto"`: in a graph (`fit`, `tf.function`), where all axes but the batch have a static size; not in eager mode and
+            not for inputs of variable length, since XLA compiles anew for each length. The batch size may vary; each new one
+            compiles once. Inference is plain TensorFlow in all cases, for converters and servers. Inside a program that XLA
+            compiles as a whole (``compile(jit_compile=True)``) all three are compiled with it.
+        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Floating-point tensor of rank 2 or more. Integers are taken as floats. bfloat16 and float16 are widened where
+            they are computed with, not stored.
+        training: Whether to normalize with the batch (`True`) or with the moving statistics (`False`, `None`).
+        mask: Optional booleans of the shape of `inputs` without the last axis. Values where it is `False` have no part in the
+            statistics. They are normalized all the same; those that are not finite give `beta` and no gradient.
+
+    Returns:
+        Tensor of the shape of `inputs` in the layer's compute dtype.
+
+    Raises:
+        ValueError: If an argument is out of its range, or does not fit the input.
+        TypeError: If `axis` is not made of integers.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = BatchNorm(momentum=0.5, epsilon=0.0)
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]], "float32")
+    >>> layer(x, training=True).numpy().tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    >>> layer.moving_mean.numpy().tolist(), layer.moving_variance.numpy().tolist()
+    ([1.0, 10.0], [1.0, 50.5])
+
+    Reference:
+        S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Alg. 1, Alg. 2, Sec. 3.2.
+    """
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        momentum: float | None = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        renorm: bool = False,
+        renorm_clipping: Mapping[str, float] | None = None,
+        renorm_momentum: float = 0.99,
+        synchronized: bool = False,
+        *,
+        unbiased: bool = False,
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Checks and remembers the arguments; see the class."""
+        # Arguments of which kerasbn allows more than Keras does are left out here and set below.
+        super().__init__(
+            epsilon=arguments.non_negative("epsilon", epsilon),
+            center=center,
+            scale=scale,
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            moving_mean_initializer=moving_mean_initializer,
+            moving_variance_initializer=moving_variance_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+            synchronized=synchronized,
+            **kwargs,
+        )
+        self.axis = arguments.parse_axis(axis)
+        self.momentum = None if momentum is None else arguments.fraction("momentum", momentum)
+        self.renorm = renorm
+        self.renorm_clipping = arguments.parse_clipping(renorm_clipping) if renorm else renorm_clipping
+        self.renorm_momentum = arguments.fraction("renorm_momentum", renorm_momentum)
+        self.unbiased = unbiased
+        self.jit_compile = arguments.one_of("jit_compile", jit_compile, ("auto", True, False))
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Makes the weights, in Keras's order: gamma, beta, moving_mean, moving_variance, then those of `renorm`."""
+        axes = arguments.resolve_axis(self.axis, input_shape)
+        sizes = {axis: input_shape[axis] for axis in axes}
+        shape = tuple(sizes.values())
+        self._view = View.of(len(input_shape), sizes)
+        # How a weight broadcasts against an input: as it is if it lies along the last axis.
+        last = axes == (len(input_shape) - 1,)
+        self._broadcast_shape = shape if last else tuple(sizes.get(axis, 1) for axis in range(len(input_shape)))
+        self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes=sizes)
+
+        def parameter(name):
+            return self.add_weight(
+                shape=shape,
+                name=name,
+                initializer=getattr(self, f"{name}_initializer"),
+                regularizer=getattr(self, f"{name}_regularizer"),
+                constraint=getattr(self, f"{name}_constraint"),
+                autocast=False,
+            )
+
+        # A moving average in half precision would stop moving: an update of 1 % is below its rounding error.
+        statistics_dtype = keras.backend.result_type(self.variable_dtype, "float32")
+
+        def statistic(name, initializer):
+            return self.add_weight(
+                shape=shape, name=name, initializer=initializer, dtype=statistics_dtype, trainable=False, autocast=False
+            )
+
+        def stddev_initializer(shape, dtype=None):
+            return keras.ops.sqrt(self.moving_variance_initializer(shape, dtype=dtype))
+
+        self.gamma = parameter("gamma") if self.scale else None
+        self.beta = parameter("beta") if self.center else None
+        self.moving_mean = statistic("moving_mean", self.moving_mean_initializer)
+        self.moving_variance = statistic("moving_variance", self.moving_variance_initializer)
+        if self.renorm:
+            self.moving_stddev = statistic("moving_stddev", stddev_initializer)
+            self.renorm_mean = statistic("renorm_mean", self.moving_mean_initializer)
+            self.renorm_stddev = statistic("renorm_stddev", stddev_initializer)
+        if self.momentum is None:
+            self.moving_count = self.add_weight(
+                shape=(), name="moving_count", initializer="zeros", dtype="int64", trainable=False, autocast=False
+            )
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
+        """The shape of the input. Raises ValueError if `axis` does not fit it."""
+        arguments.resolve_axis(self.axis, input_shape)
+        return input_shape
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        """Normalizes `inputs`; see the class."""
+        x = arguments.parse_inputs(inputs, self.compute_dtype)
+        if mask is not None:
+            mask = arguments.parse_mask(mask, x)
+        return self._train(x, mask) if training and self.trainable else self._infer(x, mask)
+
+    def _infer(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+        """Normalizes with the moving statistics, in operations that every converter knows and folds."""
+        dtype = keras.backend.result_type(x.dtype, "float32")
+
+        def vector(weight):
+            return tf.reshape(tf.cast(weight, dtype), self._broadcast_shape)
+
+        scale = tf.math.rsqrt(vector(self.moving_variance) + self.epsilon)
+        if self.scale:
+            scale *= vector(self.gamma)
+        deviation = tf.cast(x, dtype) - vector(self.moving_mean)
+        if mask is not None:
+            deviation = tf.where(mask[..., tf.newaxis] | tf.math.is_finite(deviation), deviation, 0)
+        y = deviation * scale
+        if self.center:
+            y += vector(self.beta)
+        return tf.cast(y, self.compute_dtype)
+
+    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+        """Normalizes with the moments of the batch and updates the moving statistics."""
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        axes = self._view.averaged
+        jit_compile = self._compiles(x)
+        flat = self._view.collapse(x)
+        flat_mask = None if mask is None else self._view.collapse_mask(mask, x)
+
+        def statistics(x, jit_compile=False):
+            moments = batch_moments(x, flat_mask, axes=axes, dtype=dtype, jit_compile=jit_compile)
+            return merge_over_replicas(moments) if self.synchronized else moments
+
+        moments = statistics(tf.stop_gradient(flat), jit_compile)
+        gamma = self._vector(self.gamma, dtype) if self.scale else tf.ones_like(moments.center)
+        beta = self._vector(self.beta, dtype) if self.center else tf.zeros_like(moments.center)
+        if self.renorm:
+            r, d = self._renorm_correction(moments)
+            gamma, beta = gamma * r, beta + gamma * d
+        self._update_statistics(moments)
+        y = batch_normalize(
+            flat,
+            gamma,
+            beta,
+            moments,
+            flat_mask,
+            axes=axes,
+            epsilon=self.epsilon,
+            dtype=self.compute_dtype,
+            jit_compile=jit_compile,
+            statistics=statistics,
+            over_replicas=sum_over_replicas if self.synchronized else tf.identity,
+        )
+        y = tf.reshape(y, tf.shape(x))
+        y.set_shape(x.shape)
+        return y
+
+    def _compiles(self, x: tf.Tensor) -> bool:
+        if self.jit_compile != "auto":
+            return bool(self.jit_compile)
+        return not tf.executing_eagerly() and None not in x.shape[1:] and tf.test.is_built_with_xla()
+
+    def _vector(self, weight: Any, dtype: str) -> tf.Tensor:
+        return self._view.vector(tf.cast(weight, dtype))
+
+    def _renorm_correction(self, moments: Moments) -> tuple[tf.Tensor, tf.Tensor]:
+        """The correction (r, d) of Ioffe 2017, Alg. 1: from statistics of the batch to those of training so far."""
+        dtype = moments.center.dtype
+        stddev = tf.sqrt(moments.variance() + self.epsilon)
+        # Early in training a moving standard deviation may still be 0.
+        moving_stddev = tf.maximum(self._vector(self.renorm_stddev, dtype), tf.sqrt(tf.cast(self.epsilon, dtype)))
+        r = stddev / moving_stddev
+        d = ((moments.center - self._vector(self.renorm_mean, dtype)) + moments.offset) / moving_stddev
+        bounds = self.renorm_clipping
+        r = tf.clip_by_value(r, bounds.get("rmin", r.dtype.min), bounds.get("rmax", r.dtype.max))
+        d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
+        return r, d
+
+    def _update_statistics(self, moments: Moments) -> None:
+        """Moves every moving statistic towards the batch, where the batch has values to count."""
+        counted = moments.count > 0
+        dtype = moments.center.dtype
+        mean, variance = moments.mean, moments.variance(self.unbiased)
+
+        def move(weight, value, rate):
+            moving = self._vector(weight, dtype)
+            new = moving + tf.where(counted, tf.cast(rate, dtype), 0) * (value - moving)
+            weight.assign(tf.cast(tf.reshape(new, weight.shape), weight.dtype))
+            return new
+
+        if self.momentum is None:
+            self.moving_count.assign_add(tf.cast(tf.reduce_any(counted), "int64"))
+            rate = 1 / tf.maximum(tf.cast(self.moving_count, dtype), 1)
+        else:
+            rate = 1 - self.momentum
+        move(self.moving_mean, mean, rate)
+        if not self.renorm:
+            move(self.moving_variance, variance, rate)
+            return
+        # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
+        new = move(self.moving_stddev, tf.sqrt(variance + self.epsilon), rate)
+        new_variance = tf.nn.relu(tf.square(new) - self.epsilon)
+        self.moving_variance.assign(tf.cast(tf.reshape(new_variance, self.moving_variance.shape), self.moving_variance.dtype))
+        move(self.renorm_mean, mean, 1 - self.renorm_momentum)
+        move(self.renorm_stddev, tf.sqrt(moments.variance() + self.epsilon), 1 - self.renorm_momentum)
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras's configuration, and the arguments that Keras lacks where they are not at their defaults.
+
+        So a layer that uses what Keras has can be made by Keras from its configuration, on a machine without kerasbn.
+        """
+        config = super().get_config()
+        config.update(renorm=self.renorm, renorm_clipping=self.renorm_clipping, renorm_momentum=self.renorm_momentum)
+        if self.unbiased:
+            config["unbiased"] = self.unbiased
+        if self.jit_compile != "auto":
+            config["jit_compile"] = self.jit_compile
+        return config
+
+
+# Keras names the groups of a weights file, and unnamed layers, after the class. With the name of its base class the layer reads
+# and writes the files of a model with Keras's layer, and tools that look for the layer by name find it.
+BatchNorm.__name__ = keras.layers.BatchNormalization.__name__
