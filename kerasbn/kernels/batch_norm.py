@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerasbn.kernels.reduction import accurate_sum
 from kerasbn.kernels.xla import kernel
-from kerasbn.moments import Moments
+from kerasbn.moments import Moments, anchor
 
 
 @kernel
@@ -34,8 +34,7 @@ def batch_moments(x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...]
     """
     x = tf.cast(x, dtype)
     count = _count(x, mask, axes)
-    # `center` is a constant to the derivative: mean and m2 do not depend on where it lies.
-    center = tf.stop_gradient(tf.math.divide_no_nan(accurate_sum(_select(mask, x), axes), count))
+    center = anchor(tf.math.divide_no_nan(accurate_sum(_select(mask, x), axes), count))
     d = _select(mask, x - center)
     offset = tf.math.divide_no_nan(accurate_sum(d, axes), count)
     m2 = accurate_sum(tf.square(d), axes) - count * tf.square(offset)
@@ -127,7 +126,7 @@ def batch_normalize(
     axes = tuple(axes)
 
     def inverse(m: Moments) -> tf.Tensor:
-        return tf.math.rsqrt(m.variance() + tf.cast(epsilon, m.m2.dtype))
+        return tf.math.rsqrt(m.variance() + epsilon)
 
     def differentiate(x, gamma, dy, moments, run):
         local = gradient_sums(x, mask, moments, dy, axes=axes, **run)

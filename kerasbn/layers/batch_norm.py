@@ -264,7 +264,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         dtype = moments.center.dtype
         stddev = tf.sqrt(moments.variance() + self.epsilon)
         # Early in training a moving standard deviation may still be 0.
-        moving_stddev = tf.maximum(self._vector(self.renorm_stddev, dtype), tf.sqrt(tf.cast(self.epsilon, dtype)))
+        moving_stddev = tf.maximum(self._vector(self.renorm_stddev, dtype), self.epsilon**0.5)
         r = stddev / moving_stddev
         d = ((moments.center - self._vector(self.renorm_mean, dtype)) + moments.offset) / moving_stddev
         bounds = self.renorm_clipping
@@ -280,7 +280,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
         def move(weight, value, rate):
             moving = self._vector(weight, dtype)
-            new = moving + tf.where(counted, tf.cast(rate, dtype), 0) * (value - moving)
+            new = moving + tf.where(counted, rate * (value - moving), 0)
             weight.assign(tf.cast(tf.reshape(new, weight.shape), weight.dtype))
             return new
 
@@ -295,8 +295,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             return
         # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
         new = move(self.moving_stddev, tf.sqrt(variance + self.epsilon), rate)
-        new_variance = tf.nn.relu(tf.square(new) - self.epsilon)
-        self.moving_variance.assign(tf.cast(tf.reshape(new_variance, self.moving_variance.shape), self.moving_variance.dtype))
+        move(self.moving_variance, tf.nn.relu(tf.square(new) - self.epsilon), 1)
         move(self.renorm_mean, mean, 1 - self.renorm_momentum)
         move(self.renorm_stddev, tf.sqrt(moments.variance() + self.epsilon), 1 - self.renorm_momentum)
 

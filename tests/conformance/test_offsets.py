@@ -1,0 +1,82 @@
+"""Large means and outliers: float32 results against float64 on the same float32 inputs, in every mode."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasbn import BatchNorm
+from tests import reference
+from tests.cases import MODES, in_mode, train
+
+EPSILON = 1e-3
+
+#: Input shape, axis, whether masked. A hundred thousand rows is what a 56 x 56 map and a batch of 32 give.
+LAYOUTS = {
+    "rows": ((100_352, 4), -1, False),
+    "image": ((32, 14, 14, 8), -1, False),
+    "channels first": ((32, 8, 14, 14), 1, False),
+    "middle": ((64, 9, 8, 30), 2, False),
+    "per activation": ((2_000, 3, 4), (1, 2), False),
+    "masked": ((64, 50, 8), -1, True),
+    "masked, channels first": ((64, 8, 50), 1, True),
+    "few rows": ((20, 4), -1, False),
+}
+
+
+def relative(found, wanted):
+    """Error in units of the value, or of one where the value is smaller: an output of 300 has no digit at 2e-5."""
+    return (np.abs(found - wanted) / np.maximum(1, np.abs(wanted))).max()
+
+
+@pytest.mark.parametrize("outlier", [False, True], ids=["clean", "outlier"])
+@pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode", [*MODES, "plain graph"])
+def test_any_mean(mode, layout, mean, outlier):
+    shape, axis, masked = LAYOUTS[layout]
+    random = np.random.default_rng(0)
+    x = (random.normal(size=shape) + mean).astype("float32")
+    dy = random.normal(size=shape).astype("float32")
+    mask = random.random(shape[:-1]) < 0.7 if masked else None
+    if outlier:
+        x[0] += 1e4
+        if masked:
+            mask[0] = True
+    layer = BatchNorm(axis=axis, momentum=0.0, epsilon=EPSILON, jit_compile=False if mode == "plain graph" else "auto")
+    layer.build(shape)
+    static = (None, *shape[1:])
+    step = in_mode(mode.replace("plain ", ""), lambda x, dy: train(layer, x, dy, mask), (static, "float32"), (static, "float32"))
+    y, dx, dgamma, _ = step(tf.constant(x), tf.constant(dy))
+
+    kept = {a % len(shape) for a in np.atleast_1d(axis)}
+    axes = tuple(a for a in range(len(shape)) if a not in kept)
+    wide = None if mask is None else mask[..., None]
+    n = reference.algorithm_1(x, 1.0, 0.0, EPSILON, axes, wide)
+    wanted_dx, wanted_dgamma, _ = reference.backward(x.astype("float64"), 1.0, dy.astype("float64"), EPSILON, axes, wide)
+    assert relative(y, n.y) < 2e-5
+    assert relative(dx / np.abs(wanted_dx).max(), wanted_dx / np.abs(wanted_dx).max()) < 2e-5
+    assert relative(dgamma.numpy().ravel() / np.abs(wanted_dgamma).max(), wanted_dgamma.ravel() / np.abs(wanted_dgamma).max()) < 2e-5
+    variance = layer.moving_variance.numpy().ravel()
+    np.testing.assert_allclose(variance, n.sigma2.ravel(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
+def test_inference_at_any_mean(mean):
+    x = (np.random.default_rng(0).normal(size=(500, 4)) + mean).astype("float32")
+    layer = BatchNorm()
+    layer.build(x.shape)
+    layer.moving_mean.assign(x.mean(0))
+    layer.moving_variance.assign(np.full(4, 0.9))
+    wanted = reference.inference(x, 1.0, 0.0, layer.moving_mean.numpy().astype("float64"), layer.moving_variance.numpy().astype("float64"), EPSILON)
+    for mode in MODES:
+        assert relative(in_mode(mode, lambda x: layer(x))(tf.constant(x)), wanted) < 2e-5
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.3, -1e6, 1e-20])
+@pytest.mark.parametrize("mode", MODES)
+def test_constant_input_gives_beta(mode, constant):
+    layer = BatchNorm(beta_initializer=lambda shape, dtype=None: tf.range(4.0))
+    layer.build((None, 4))
+    y, dx, *_ = in_mode(mode, lambda x: train(layer, x, tf.ones_like(x)))(tf.fill([77, 4], constant))
+    np.testing.assert_allclose(y, np.tile(np.arange(4.0), (77, 1)), atol=2e-6)
+    assert np.isfinite(dx).all()

@@ -1,0 +1,101 @@
+"""Every case in each way that XLA may run it: the same as the plain operations, compiled where it should be, traced once."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasbn import BatchNorm
+from kerasbn.kernels import batch_norm as kernels
+from tests.cases import CASES, MODES, in_mode, train
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_equals_plain(case, mode):
+    plain, compiled = case.layer(jit_compile=False), case.layer(jit_compile=True)
+    wanted = train(plain, case.x, case.dy, case.mask)
+    found = in_mode(mode, lambda x: train(compiled, x, case.dy, case.mask))(tf.constant(case.x))
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-5 * (np.abs(a).max() + 1))
+    for a, b in zip(plain.get_weights(), compiled.get_weights(), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+
+
+def compiled_calls(layer, *specs):
+    """How many calls of XLA-compiled functions are in the graph of one training step."""
+    step = tf.function(lambda x, dy: train(layer, x, dy), autograph=False, input_signature=[tf.TensorSpec(*s) for s in specs])
+    operations = step.get_concrete_function().graph.get_operations()
+    return sum("_XlaMustCompile" in op.node_def.attr and op.get_attr("_XlaMustCompile") for op in operations)
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "shape", "compiled"),
+    [
+        ("auto", (None, 5, 3), True),  # a batch of any size
+        ("auto", (4, 5, 3), True),
+        ("auto", (None, None, 3), False),  # a sequence of any length
+        (True, (None, None, 3), True),
+        (False, (None, 5, 3), False),
+    ],
+)
+def test_what_is_compiled(jit_compile, shape, compiled):
+    layer = BatchNorm(jit_compile=jit_compile)
+    layer.build((None, None, 3))
+    calls = compiled_calls(layer, (shape, "float32"), (shape, "float32"))
+    assert calls == (4 if compiled else 0)  # moments, normalize, sums, dx
+
+
+def test_auto_is_plain_in_eager_mode(monkeypatch):
+    """Eager inputs change shape at will; each new shape would be compiled."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("compiled")
+
+    layer = BatchNorm()
+    traces = []
+    original = tf.function
+    monkeypatch.setattr(tf, "function", lambda *a, **k: traces.append(a) or original(*a, **k))
+    for length in range(2, 6):
+        layer(np.ones((3, length, 2), "float32"), training=True)
+    assert traces == []
+    moments = kernels.batch_moments
+    monkeypatch.setattr("kerasbn.layers.batch_norm.batch_moments", lambda *a, jit_compile, **k: refuse() if jit_compile else moments(*a, jit_compile=False, **k))
+    layer(np.ones((3, 9, 2), "float32"), training=True)
+
+
+def test_variable_length_gives_what_fixed_length_gives():
+    case = next(c for c in CASES if c.name == "sequence")
+    wanted = train(case.layer(), case.x, case.dy)
+    layer = case.layer()
+    shape = (None, None, case.shape[-1])
+    found = in_mode("graph", lambda x, dy: train(layer, x, dy), (shape, "float32"), (shape, "float32"))(case.x, case.dy)
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_that_forgot_the_channels_still_works():
+    case = next(c for c in CASES if c.name == "image")
+    layer = case.layer()
+    step = in_mode("graph", lambda x: layer(x, training=True), ((None, None, None, None), "float32"))
+    np.testing.assert_allclose(step(case.x), case.layer()(case.x, training=True), rtol=1e-5, atol=1e-5)
+
+
+def test_traced_once():
+    """Batches of any size go through one trace, and further epochs add none."""
+    traces = []
+
+    class Counting(BatchNorm):
+        def call(self, inputs, training=None, mask=None):
+            traces.append(inputs.shape)
+            return super().call(inputs, training=training, mask=mask)
+
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), Counting(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    traces.clear()
+    x, y = np.random.default_rng(0).normal(size=(22, 6)), np.zeros((22, 1))
+    model.fit(x, y, batch_size=8, epochs=1, verbose=0)  # 8, 8, 6
+    after_first = len(traces)
+    model.fit(x, y, batch_size=8, epochs=3, verbose=0)
+    model.fit(x[:21], y[:21], batch_size=8, epochs=1, verbose=0)  # 8, 8, 5
+    assert len(traces) == after_first

@@ -1,0 +1,170 @@
+"""Two replicas on two logical CPUs against one device on the joined batch (NVIDIA and TPU collectives are not tested here)."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasbn import BatchNorm
+from tests import reference
+
+CHANNELS = 3
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def run(strategy, shards, dys, masks=None, **settings):
+    """One training step on `shards`: outputs and input gradients of each replica, summed gradients of gamma, beta, weights."""
+    with strategy.scope():
+        layer = BatchNorm(synchronized=True, momentum=0.0, **settings)
+        layer.build((None, *shards[0].shape[1:]))
+
+    def pick(values):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(values[context.replica_id_in_sync_group])
+        )
+
+    @tf.function
+    def step(x, dy, mask):
+        def replica(x, dy, mask):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True, mask=mask)
+            gradients = tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)
+            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients[1:])
+            return y, gradients[0], *total, layer.moving_mean + 0, layer.moving_variance + 0
+
+        return strategy.run(replica, args=(x, dy, mask))
+
+    signature = [pick(shards), pick(dys), None if masks is None else pick(masks)]
+    return [strategy.experimental_local_results(value) for value in step(*signature)]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sizes", [(4, 4), (6, 2), (5, 0)], ids=["equal", "unequal", "one empty"])
+def test_equals_one_device_on_the_joined_batch(strategy, sizes, masked, mean, jit_compile):
+    random = np.random.default_rng(0)
+    shape = (sum(sizes), 5, CHANNELS)
+    x = (random.normal(size=shape) + mean).astype("float32")
+    dy = random.normal(size=shape).astype("float32")
+    mask = random.random(shape[:-1]) < 0.7 if masked else None
+    if masked:
+        x[~mask] = mean + 100  # would be seen in every statistic
+        dy[~mask] = 0  # as a masked loss has it
+    cuts = [sizes[0]]
+    masks = None if mask is None else np.split(mask, cuts)
+    y, dx, dgamma, dbeta, means, variances = run(strategy, np.split(x, cuts), np.split(dy, cuts), masks, jit_compile=jit_compile)
+
+    wide = None if mask is None else mask[..., None]
+    n = reference.algorithm_1(x, 1.0, 0.0, 1e-3, (0, 1), wide)
+    wanted = reference.backward(x.astype("float64"), 1.0, dy.astype("float64"), 1e-3, (0, 1), wide)
+    counted = slice(None) if mask is None else mask
+    np.testing.assert_allclose(np.concatenate(y)[counted], n.y[counted], atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(dx)[counted], wanted[0][counted], atol=1e-5)
+    for found, gradient in ((dgamma, wanted[1]), (dbeta, wanted[2])):
+        for replica in found:
+            np.testing.assert_allclose(replica, gradient.ravel(), rtol=1e-5, atol=1e-5)
+    for replica in range(2):
+        np.testing.assert_allclose(means[replica], n.mu.ravel(), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(variances[replica], n.sigma2.ravel(), rtol=1e-5)
+
+
+def test_renorm_and_per_activation_axes(strategy):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(8, 5, CHANNELS)).astype("float32") + 3
+    for settings in ({"renorm": True}, {"axis": (1, 2)}, {"unbiased": True}):
+        one = BatchNorm(momentum=0.0, **settings)
+        wanted = one(x, training=True)
+        y, _, _, _, means, variances = run(strategy, np.split(x, [6]), np.split(np.ones_like(x), [6]), **settings)
+        np.testing.assert_allclose(np.concatenate(y), wanted, atol=1e-5)
+        np.testing.assert_allclose(means[1], one.moving_mean, rtol=1e-5)
+        np.testing.assert_allclose(variances[1], one.moving_variance, rtol=1e-4)
+
+
+def test_globally_empty_batch_moves_nothing(strategy):
+    empty = np.zeros((0, 5, CHANNELS), "float32")
+    y, dx, dgamma, _, means, variances = run(strategy, [empty, empty], [empty, empty])
+    assert y[0].shape == dx[1].shape == (0, 5, CHANNELS)
+    np.testing.assert_array_equal(dgamma[0], np.zeros(CHANNELS))
+    np.testing.assert_array_equal(means[0], np.zeros(CHANNELS))
+    np.testing.assert_array_equal(variances[1], np.ones(CHANNELS))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_one_collective_forward_and_one_backward(strategy, layers, monkeypatch):
+    calls = []
+    context = tf.distribute.ReplicaContext
+    original = context.all_reduce
+
+    def counting(self, *args, **kwargs):
+        calls.append(self.replica_id_in_sync_group)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(context, "all_reduce", counting)
+    with strategy.scope():
+        stack = [BatchNorm(synchronized=True) for _ in range(layers)]
+        for layer in stack:
+            layer.build((None, CHANNELS))
+
+    @tf.function
+    def step():
+        def replica():
+            x = y = tf.ones([4, CHANNELS])
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                for layer in stack:
+                    y = layer(y, training=True)
+            return tape.gradient(y, x)
+
+        return strategy.run(replica)
+
+    step()
+    assert len(calls) == 2 * layers * strategy.num_replicas_in_sync
+
+
+def test_second_order_through_the_collective(strategy):
+    x = np.random.default_rng(0).normal(size=(8, CHANNELS)).astype("float32")
+    layer_settings = {"momentum": 0.0}
+
+    def penalty(layer, x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = layer(x, training=True)
+            gradient = inner.gradient(y, x, tf.sin(3 * tf.stop_gradient(y)))
+        return outer.gradient(gradient, x, tf.cos(tf.stop_gradient(x)))
+
+    wanted = penalty(BatchNorm(**layer_settings), tf.constant(x))
+    with strategy.scope():
+        layer = BatchNorm(synchronized=True, **layer_settings)
+        layer.build(x.shape)
+    shards = np.split(x, 2)
+    values = strategy.experimental_distribute_values_from_function(lambda c: tf.constant(shards[c.replica_id_in_sync_group]))
+    found = tf.function(lambda v: strategy.run(lambda x: penalty(layer, x), args=(v,)))(values)
+    np.testing.assert_allclose(np.concatenate(strategy.experimental_local_results(found)), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_fit(strategy, synchronized):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(240, 6)).astype("float32") * 3 + 50
+    y = (x[:, :1] > 50).astype("float32")
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), BatchNorm(momentum=0.8, synchronized=synchronized), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+    losses = model.fit(x, y, batch_size=32, epochs=6, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] / 2
+    np.testing.assert_allclose(model.layers[0].moving_mean, x.mean(0), atol=1.5)
+    assert np.isfinite(model.evaluate(x, y, verbose=0))
+
+
+def test_without_a_strategy_synchronized_changes_nothing():
+    x = np.random.default_rng(0).normal(size=(8, CHANNELS)).astype("float32")
+    np.testing.assert_array_equal(BatchNorm(synchronized=True)(x, training=True), BatchNorm()(x, training=True))
