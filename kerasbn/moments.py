@@ -1,8 +1,8 @@
 """What is known of a batch: count, mean and spread, as one value that merges.
 
-The mean is held as a sum of two numbers, ``center + offset``. ``center`` is near the data, so ``x - center`` is exact or
-nearly so (Sterbenz); ``offset`` is the small rest that float32 could not have added to it. Whoever needs ``x - mean``
-computes ``(x - center) - offset`` and loses no digit, whatever the mean.
+The mean is held as a sum of two numbers, ``center + offset``. ``center`` is near the data, so ``x - center`` is exact
+or nearly so (Sterbenz); ``offset`` is the small rest that float32 could not have added to it. Whoever needs ``x -
+mean`` computes ``(x - center) - offset`` and loses no digit, whatever the mean.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,9 @@ import tensorflow as tf
 def anchor(x: tf.Tensor) -> tf.Tensor:
     """`x` with the last bit of its mantissa cleared: a number that every place that computes it agrees on.
 
-    A compiler may compute ``x - total / n`` again where it is used, as one fused multiply-add that never rounds the quotient.
-    Two such places then mean different centers, and at a mean of 1e6 sigma the difference is 3 % of a sigma (seen with
-    XLA:CPU when a whole training step is one program). It cannot fuse across an operation on bits.
+    A compiler may compute ``x - total / n`` again where it is used, as one fused multiply-add that never rounds the
+    quotient. Two such places then mean different centers, and at a mean of 1e6 sigma the difference is 3 % of a sigma
+    (seen with XLA:CPU when a whole training step is one program). It cannot fuse across an operation on bits.
 
     An anchor is a constant to derivatives: mean and variance do not depend on where the center lies.
     """
@@ -36,7 +36,6 @@ class Moments(NamedTuple):
         m2: Sum of squared deviations from the mean, never negative.
 
     Example:
-
     >>> m = Moments(tf.constant(4.0), tf.constant(2.0), tf.constant(0.5), tf.constant(5.0))
     >>> float(m.mean), float(m.variance()), float(m.variance(unbiased=True))
     (2.5, 1.25, 1.6666666269302368)
@@ -77,7 +76,6 @@ def merge(parts: Moments) -> Moments:
         `Moments` of shape ``(...)``.
 
     Example:
-
     >>> both = merge(Moments(*map(tf.constant, ([1.0, 3.0], [4.0, 0.0], [0.0, 0.0], [0.0, 6.0]))))
     >>> float(both.mean), float(both.variance())
     (1.0, 4.5)

@@ -11,8 +11,9 @@ from kerasbn.moments import Moments, merge
 def merge_over_replicas(moments: Moments) -> Moments:
     """The moments of the joined batch of all replicas, in one collective; those given where there is one replica.
 
-    Every replica writes its moments into a slot of its own and the slots are added: an all-reduce is the one collective that
-    every strategy has. The parts then merge by count (`kerasbn.moments.merge`), so that shards may be unequal or empty.
+    Every replica writes its moments into a slot of its own and the slots are added: an all-reduce is the one
+    collective that every strategy has. The parts then merge by count (`kerasbn.moments.merge`), so that shards may be
+    unequal or empty.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:

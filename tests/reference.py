@@ -1,8 +1,9 @@
 """The oracle: batch normalization in NumPy float64, in the letters of Ioffe & Szegedy 2015.
 
-x, y: the values over a mini-batch B and their normalized counterparts; mu, sigma2: mean and (biased) variance of B; gamma, beta:
-scale and shift; eps: the constant; m: how many values were averaged; l: the loss. Written for clarity, from the definitions,
-with no care for large means beyond what float64 gives. `axes` are those averaged over; vectors keep them with size 1.
+x, y: the values over a mini-batch B and their normalized counterparts; mu, sigma2: mean and (biased) variance of B;
+gamma, beta: scale and shift; eps: the constant; m: how many values were averaged; l: the loss. Written for clarity,
+from the definitions, with no care for large means beyond what float64 gives. `axes` are those averaged over; vectors
+keep them with size 1.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,7 @@ class Normalized(NamedTuple):
 
 
 def algorithm_1(x, gamma, beta, eps, axes, mask=None) -> Normalized:
-    """The batch normalizing transform. `mask` broadcasts to `x`; mean and variance are of the values where it is True."""
+    """The batch normalizing transform. `mask` broadcasts to `x`: mean and variance are of the values under True."""
     x = np.asarray(x, "float64")
     w = np.broadcast_to(np.ones_like(x, bool) if mask is None else mask, x.shape)
     m = w.sum(axes, keepdims=True)

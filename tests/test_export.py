@@ -9,7 +9,12 @@ from kerasbn import BatchNorm
 
 
 def network(layer_class, **settings) -> keras.Model:
-    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, use_bias=False), layer_class(**settings), keras.layers.ReLU()]
+    layers = [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(4, 3, use_bias=False),
+        layer_class(**settings),
+        keras.layers.ReLU(),
+    ]
     model = keras.Sequential(layers)
     random = np.random.default_rng(0)
     model.layers[1].set_weights([random.random(w.shape) + 0.5 for w in model.layers[1].weights])
@@ -39,7 +44,9 @@ def test_tflite_folds_into_the_convolution():
     np.testing.assert_allclose(y, ours(X), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"renorm": True}, {"momentum": None}, {"axis": (2, 3)}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"renorm": True}, {"momentum": None}, {"axis": (2, 3)}, {"jit_compile": True}], ids=str
+)
 def test_saved_model_runs_without_xla(settings, tmp_path):
     model = network(BatchNorm, **settings)
     model.export(tmp_path / "served", verbose=False)

@@ -7,7 +7,8 @@ from tests import reference
 
 
 def test_algorithm_1_by_hand():
-    # Mean of 1, 3, 5 is 3; squares of deviations 4, 0, 4; variance 8/3. With eps = 1/3 the standard deviation is sqrt(3).
+    # Mean of 1, 3, 5 is 3; squares of deviations 4, 0, 4; variance 8/3. With eps = 1/3 the standard deviation is
+    # sqrt(3).
     n = reference.algorithm_1(np.array([[1.0], [3.0], [5.0]]), gamma=2.0, beta=1.0, eps=1 / 3, axes=(0,))
     assert n.mu.item() == 3
     assert n.sigma2.item() == pytest.approx(8 / 3)

@@ -1,4 +1,4 @@
-"""Two replicas on two logical CPUs against one device on the joined batch (NVIDIA and TPU collectives are not tested here)."""
+"""Two replicas on two logical CPUs against one device on the joined batch. Collectives of GPUs are not tested here."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def strategy():
 
 
 def run(strategy, shards, dys, masks=None, **settings):
-    """One training step on `shards`: outputs and input gradients of each replica, summed gradients of gamma, beta, weights."""
+    """One training step: each replica's output and input gradient, summed gradients of gamma and beta, statistics."""
     with strategy.scope():
         layer = BatchNorm(synchronized=True, momentum=0.0, **settings)
         layer.build((None, *shards[0].shape[1:]))
@@ -58,7 +58,9 @@ def test_equals_one_device_on_the_joined_batch(strategy, sizes, masked, mean, ji
         dy[~mask] = 0  # as a masked loss has it
     cuts = [sizes[0]]
     masks = None if mask is None else np.split(mask, cuts)
-    y, dx, dgamma, dbeta, means, variances = run(strategy, np.split(x, cuts), np.split(dy, cuts), masks, jit_compile=jit_compile)
+    y, dx, dgamma, dbeta, means, variances = run(
+        strategy, np.split(x, cuts), np.split(dy, cuts), masks, jit_compile=jit_compile
+    )
 
     wide = None if mask is None else mask[..., None]
     n = reference.algorithm_1(x, 1.0, 0.0, 1e-3, (0, 1), wide)
@@ -145,7 +147,9 @@ def test_second_order_through_the_collective(strategy):
         layer = BatchNorm(synchronized=True, **layer_settings)
         layer.build(x.shape)
     shards = np.split(x, 2)
-    values = strategy.experimental_distribute_values_from_function(lambda c: tf.constant(shards[c.replica_id_in_sync_group]))
+    values = strategy.experimental_distribute_values_from_function(
+        lambda c: tf.constant(shards[c.replica_id_in_sync_group])
+    )
     found = tf.function(lambda v: strategy.run(lambda x: penalty(layer, x), args=(v,)))(values)
     np.testing.assert_allclose(np.concatenate(strategy.experimental_local_results(found)), wanted, atol=1e-4)
 
@@ -157,7 +161,9 @@ def test_fit(strategy, synchronized):
     y = (x[:, :1] > 50).astype("float32")
     with strategy.scope():
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((6,)), BatchNorm(momentum=0.8, synchronized=synchronized), keras.layers.Dense(1)])
+        model = keras.Sequential(
+            [keras.Input((6,)), BatchNorm(momentum=0.8, synchronized=synchronized), keras.layers.Dense(1)]
+        )
         model.compile(keras.optimizers.SGD(0.1), "mse")
     losses = model.fit(x, y, batch_size=32, epochs=6, verbose=0).history["loss"]
     assert losses[-1] < losses[0] / 2

@@ -29,20 +29,33 @@ def positive(kind):
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.mnist_sigmoid",
-        description="Ioffe & Szegedy 2015, Sec. 4.1: a network of three layers of 100 sigmoids on binary images of digits, trained "
-        "with and without batch normalization. Prints a table, writes results.json and figure1.png. Can be interrupted at "
-        "any time; the same command goes on where it stopped.",
+        description=(
+            "Ioffe & Szegedy 2015, Sec. 4.1: a network of three layers of 100 sigmoids on binary images of digits, "
+            "trained with and without batch normalization. Prints a table, writes results.json and figure1.png. Can be "
+            "interrupted at any time; the same command goes on where it stopped."
+        ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--dataset", choices=DATASETS, default="digits", help="digits comes with scikit-learn, the others need --download once")
-    parser.add_argument("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)", default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="digits",
+        help="digits comes with scikit-learn, the others need --download once",
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)", default=argparse.SUPPRESS
+    )
     parser.add_argument("--download", action="store_true", help="download and prepare the data set if it is missing")
-    parser.add_argument("--steps", type=positive(int), help=f"training steps (default: {STEPS})", default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--steps", type=positive(int), help=f"training steps (default: {STEPS})", default=argparse.SUPPRESS
+    )
     parser.add_argument("--batch-size", type=positive(int), default=60, help="examples a step")
     parser.add_argument("--learning-rate", type=positive(float), default=0.1, help="of SGD, for both networks")
     parser.add_argument("--seeds", type=positive(int), default=3, help="how many times each network is trained")
     parser.add_argument("--jit-compile", choices=("auto", "true", "false"), default="auto", help="of Model.compile")
-    parser.add_argument("--out", type=Path, help="where results go (default: runs/mnist_sigmoid/DATASET)", default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--out", type=Path, help="where results go (default: runs/mnist_sigmoid/DATASET)", default=argparse.SUPPRESS
+    )
     options = parser.parse_args(arguments)
     # SUPPRESS keeps a meaningless "default: None" out of --help.
     options.data_dir = getattr(options, "data_dir", None)

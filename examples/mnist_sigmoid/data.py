@@ -47,9 +47,12 @@ def _load_tfds(name: str, data_dir: Path | None, download: bool) -> Data:
         place = f" --data-dir {data_dir}" if data_dir else ""
         raise DatasetMissing(
             f"Data set {name!r} is not in {builder.data_path.parent}. Get it with "
-            f"`python -m examples.mnist_sigmoid --dataset {name}{place} --download`, or name the folder that has it with `--data-dir`."
+            f"`python -m examples.mnist_sigmoid --dataset {name}{place} --download`, "
+            "or name the folder that has it with `--data-dir`."
         )
-    train, test = (tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True)) for split in ("train", "test"))
+    train, test = (
+        tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True)) for split in ("train", "test")
+    )
     return _binary(*train, *test, threshold=128)
 
 

@@ -12,7 +12,8 @@ LAST_SIGMOID_INPUT = "last_sigmoid_input"
 
 
 def build(network: str, pixels: int, initial_stddev: float, seed: int) -> keras.Model:
-    """Builds one of `NETWORKS`. They differ in nothing but the normalization and the bias that it makes redundant (Sec. 3.2).
+    """Builds one of `NETWORKS`. They differ in nothing but the normalization and the bias that it makes redundant
+    (Sec. 3.2).
 
     Args:
         network: A key of `NETWORKS`.

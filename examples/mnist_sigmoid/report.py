@@ -17,7 +17,9 @@ COLORS = {"plain": "#b5520b", "batch_norm": "#1f5fa8"}
 
 def table(results: Results) -> str:
     """What the finished runs say, as text; values are mean ± standard deviation over seeds."""
-    rows = [("network", "seeds", "final accuracy", "best accuracy", "steps to plain's best", "times fewer", "training time")]
+    rows = [
+        ("network", "seeds", "final accuracy", "best accuracy", "steps to plain's best", "times fewer", "training time")
+    ]
     found = summary(results)
     for network, label in NETWORKS.items():
         if network not in found:
@@ -47,7 +49,8 @@ def table(results: Results) -> str:
 def figure(results: Results) -> Path | None:
     """Draws Figure 1 of the paper from the finished runs; `None` where there is none.
 
-    a: test accuracy, mean over seeds with the band from the lowest to the highest. b, c: percentiles of the inputs of one
+    a: test accuracy, mean over seeds with the band from the lowest to the highest. b, c: percentiles of the inputs of
+        one
     sigmoid of the last hidden layer, of the first seed, as in the paper of one network.
     """
     runs = {network: results.complete(network) for network in NETWORKS}
@@ -64,7 +67,11 @@ def figure(results: Results) -> Path | None:
     lowest = min(np.mean([run.accuracy for run in found], axis=0)[len(found[0].steps) // 10] for found in runs.values())
     axes[0].set(xlabel="training steps", ylabel="test accuracy", ylim=(max(0.0, min(lowest, 0.9) - 0.1), 1.0))
     seeds = min(map(len, runs.values()))
-    axes[0].set_title(f"a  {settings.dataset}: mean over {seeds} seed{'s' * (seeds > 1)}, band from lowest to highest", fontsize=9, loc="left")
+    axes[0].set_title(
+        f"a  {settings.dataset}: mean over {seeds} seed{'s' * (seeds > 1)}, band from lowest to highest",
+        fontsize=9,
+        loc="left",
+    )
     axes[0].legend(loc="lower right", frameon=False)
     axes[0].grid(alpha=0.3)
     for letter, ax, (network, label) in zip("bc", axes[1:], NETWORKS.items(), strict=True):

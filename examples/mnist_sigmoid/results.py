@@ -1,4 +1,4 @@
-"""What an experiment writes down: `results.json`, complete enough to draw every figure from, and safe to kill at any time."""
+"""What an experiment writes down: `results.json`, enough to draw every figure from, safe to kill at any time."""
 
 import json
 import os
@@ -73,15 +73,19 @@ class Results:
             before = stored["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise SettingsDiffer(
-                f"{path} is not a results file of this experiment ({error}). Nothing was changed. Name another folder with `--out`, "
-                "or remove the file."
+                f"{path} is not a results file of this experiment ({error}). Nothing was changed. "
+                "Name another folder with `--out`, or remove the file."
             ) from None
         now = asdict(settings)
-        different = [f"{name} (there {before.get(name)!r}, asked for {now[name]!r})" for name in now if before.get(name) != now[name]]
+        different = [
+            f"{name} (there {before.get(name)!r}, asked for {now[name]!r})"
+            for name in now
+            if before.get(name) != now[name]
+        ]
         if different:
             raise SettingsDiffer(
-                f"{path} has results of other settings: {', '.join(different)}. Nothing was changed. Name another folder with `--out`, "
-                "or ask for the same settings to go on."
+                f"{path} has results of other settings: {', '.join(different)}. "
+                "Nothing was changed. Name another folder with `--out`, or ask for the same settings to go on."
             )
         return cls(folder, settings, runs)
 
@@ -95,7 +99,9 @@ class Results:
 
     def complete(self, network: str) -> list[Run]:
         """The finished runs of `network`, by seed."""
-        runs = [run for run in self.runs if run.network == network and run.steps and run.steps[-1] == self.settings.steps]
+        runs = [
+            run for run in self.runs if run.network == network and run.steps and run.steps[-1] == self.settings.steps
+        ]
         return sorted(runs, key=lambda run: run.seed)
 
     def save(self) -> None:
@@ -115,9 +121,9 @@ class Results:
 
 
 def summary(results: Results) -> dict[str, dict]:
-    """What the table shows, from finished runs: for each network final and best accuracy over seeds; and how much sooner the
-    normalized network reaches the best accuracy that the plain one has with the same seed. Spread is the sample standard
-    deviation, `None` with one seed.
+    """What the table shows, from finished runs: for each network final and best accuracy over seeds; and how much
+    sooner the normalized network reaches the best accuracy that the plain one has with the same seed. Spread is the
+    sample standard deviation, `None` with one seed.
     """
     plain, normalized = results.complete("plain"), results.complete("batch_norm")
     table: dict[str, dict] = {}

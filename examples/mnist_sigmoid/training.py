@@ -47,7 +47,10 @@ def train(results: Results, run: Run, data: Data, on_measurement: Callable[[Run]
 
 
 def batches(data: Data, batch_size: int, steps: int, seed: int, first: int = 0) -> tf.data.Dataset:
-    """Batches number `first` to `steps`, the same for a seed wherever training starts: one shuffle after another, cut in pieces."""
+    """Batches number `first` to `steps`: one shuffle after another, cut in pieces.
+
+    They are the same for a seed, wherever training starts.
+    """
     random = np.random.default_rng(seed)
     n = len(data.x_train)
     shuffles = -(-steps * batch_size // n)
@@ -87,7 +90,8 @@ class Recorder(keras.callbacks.Callback):
         unit = sigmoid_inputs[:, self.results.settings.sigmoid]
         run.percentiles.append([round(float(p), 3) for p in np.percentile(unit, PERCENTILES)])
         run.seconds = round(run.seconds + seconds, 3)
-        # The weights go first, under the number of measurements that they belong to: a kill in between loses one stretch, no more.
+        # The weights go first, under the number of measurements that they belong to: a kill in between loses one
+        # stretch, no more.
         before = self.checkpoint(len(run.steps) - 1)
         self.model.save_weights(self.checkpoint())
         self.results.save()

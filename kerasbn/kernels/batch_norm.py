@@ -1,8 +1,8 @@
 """The batch-normalizing transform (Ioffe & Szegedy 2015, Alg. 1) and its gradient, as pure functions.
 
-All take tensors collapsed by `View`: `x` of shape ``[..., kept, ...]``, vectors of the same rank with size 1 on the averaged
-axes. `x` and `dy` may be in half precision: they are widened inside a kernel, and what is kept for the backward pass is `x`
-as it came and one number a channel. Vectors are in float32 at least.
+All take tensors collapsed by `View`: `x` of shape ``[..., kept, ...]``, vectors of the same rank with size 1 on the
+averaged axes. `x` and `dy` may be in half precision: they are widened inside a kernel, and what is kept for the
+backward pass is `x` as it came and one number a channel. Vectors are in float32 at least.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +18,15 @@ from kerasbn.moments import Moments, anchor
 def batch_moments(x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...], dtype: str) -> Moments:
     """Moments of `x` over `axes`, of the values under `mask` alone if there is one.
 
-    Formula, the corrected two-pass algorithm (Chan, Golub & LeVeque 1983, eq. 1.7): ``center = sum(x) / n``, with whatever
-    rounding error that has, then with ``d = x - center``: ``offset = sum(d) / n``, ``m2 = sum(d^2) - n offset^2``. The second
-    pass makes good what the first one rounded, so mean and variance are right to float32 at any mean, and with outliers.
-    Never ``E[x^2] - E[x]^2``, which has no digit left at a mean of 1000 sigma.
+    Formula, the corrected two-pass algorithm (Chan, Golub & LeVeque 1983, eq. 1.7): ``center = sum(x) / n``, with
+    whatever rounding error that has, then with ``d = x - center``: ``offset = sum(d) / n``, ``m2 = sum(d^2) - n
+    offset^2``. The second pass makes good what the first one rounded, so mean and variance are right to float32 at
+    any mean, and with outliers. Never ``E[x^2] - E[x]^2``, which has no digit left at a mean of 1000 sigma.
 
     Args:
         x: The batch, collapsed.
-        mask: Booleans that broadcast to `x`, with `True` where a value counts; size 1 along no averaged axis. Or `None`.
+        mask: Booleans that broadcast to `x`, with `True` where a value counts; size 1 along no averaged axis. Or
+            `None`.
         axes: The axes to average over.
         dtype: The dtype of the result.
 
@@ -87,7 +88,7 @@ def input_gradient(
     # divide_no_nan: without a counted value no x had a part in the statistics, under any mask.
     shared = tf.math.divide_no_nan(sums[0] + deviation * (sums[1] * tf.square(inverse_stddev)), moments.count)
     dx = (tf.cast(dy, deviation.dtype) - _select(mask, shared)) * (gamma * inverse_stddev)
-    return tf.cast(dx, x.dtype)
+    return tf.cast(_drop_spoiled(x, mask, dx), x.dtype)
 
 
 def batch_normalize(
@@ -122,25 +123,33 @@ def batch_normalize(
     Returns:
         The normalized batch, of the shape of `x`.
     """
-    run = {"jit_compile": jit_compile}
     axes = tuple(axes)
+    constant = tf.stop_gradient
 
     def inverse(m: Moments) -> tf.Tensor:
         return tf.math.rsqrt(m.variance() + epsilon)
 
-    def differentiate(x, gamma, dy, moments, run):
-        local = gradient_sums(x, mask, moments, dy, axes=axes, **run)
-        inverse_stddev = inverse(moments)
-        dx = input_gradient(x, mask, moments, inverse_stddev, gamma, dy, over_replicas(local), **run)
+    def differentiate(x, gamma, dy, moments, jit_compile):
+        local = gradient_sums(x, mask, moments, dy, axes=axes, jit_compile=jit_compile)
+        total, inverse_stddev = over_replicas(local), inverse(moments)
+        dx = input_gradient(x, mask, moments, inverse_stddev, gamma, dy, total, jit_compile=jit_compile)
         # gamma and beta get this replica's part only: their gradients are summed over replicas by the optimizer.
         return dx, local[1] * inverse_stddev, local[0]
 
-    # Two nested gradients, each an opaque kernel on values that no tape follows, so that nothing is kept but what is named
-    # here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
+    # Two nested gradients, each an opaque kernel on values that no tape follows, so that nothing is kept but what is
+    # named here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
     @tf.custom_gradient
     def forward(x, gamma, beta):
-        values = [tf.stop_gradient(v) for v in (x, gamma, beta)]
-        y = normalize(values[0], mask, moments, inverse(moments), *values[1:], dtype=dtype, **run)
+        y = normalize(
+            constant(x),
+            mask,
+            moments,
+            inverse(moments),
+            constant(gamma),
+            constant(beta),
+            dtype=dtype,
+            jit_compile=jit_compile,
+        )
         return y, lambda dy: backward(x, gamma, dy)
 
     @tf.custom_gradient
@@ -148,10 +157,10 @@ def batch_normalize(
         def second(*upstream):
             with tf.GradientTape() as tape:
                 tape.watch((x, gamma, dy))
-                again = differentiate(x, gamma, dy, statistics(x), {"jit_compile": False})
+                again = differentiate(x, gamma, dy, statistics(x), jit_compile=False)
             return tape.gradient(again, (x, gamma, dy), upstream, unconnected_gradients="zero")
 
-        return differentiate(*(tf.stop_gradient(v) for v in (x, gamma, dy)), moments, run), second
+        return differentiate(constant(x), constant(gamma), constant(dy), moments, jit_compile), second
 
     return forward(x, gamma, beta)
 
@@ -170,7 +179,9 @@ def _select(mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
 
 def _deviation(x: tf.Tensor, mask: tf.Tensor | None, moments: Moments) -> tf.Tensor:
     """``x - mean`` without rounding error. A masked value that is not finite counts as the mean: it must not spread."""
-    deviation = (tf.cast(x, moments.center.dtype) - moments.center) - moments.offset
-    if mask is None:
-        return deviation
-    return tf.where(mask | tf.math.is_finite(deviation), deviation, tf.zeros([], deviation.dtype))
+    return _drop_spoiled(x, mask, (tf.cast(x, moments.center.dtype) - moments.center) - moments.offset)
+
+
+def _drop_spoiled(x: tf.Tensor, mask: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:
+    """`value`, but 0 where `x` is masked and not finite."""
+    return value if mask is None else tf.where(mask | tf.math.is_finite(x), value, tf.zeros([], value.dtype))

@@ -1,9 +1,9 @@
 """Sums that stay accurate over a hundred thousand rows, with XLA and without.
 
 XLA:CPU and Eigen add rows one after another into one float32. Over 1e5 rows of nearly equal values every addition then
-rounds the same way, and the mean is off by up to 1e-3 of itself. Here rows are first added in `LANES` parallel lanes, twice,
-so that no accumulator takes more than N/256 terms; the error stays near 1e-7. It is written as a sum of slices because XLA
-merges a reduction of a reduction into the one long loop that is to be avoided.
+rounds the same way, and the mean is off by up to 1e-3 of itself. Here rows are first added in `LANES` parallel lanes,
+twice, so that no accumulator takes more than N/256 terms; the error stays near 1e-7. It is written as a sum of slices
+because XLA merges a reduction of a reduction into the one long loop that is to be avoided.
 """
 
 from collections.abc import Sequence

@@ -18,8 +18,8 @@ class View:
     """How tensors of one rank are collapsed for the kernels.
 
     Attributes:
-        runs: Neighbouring axes of one kind, in order, each with the number of its positions if it is kept, or `None` if it is
-            averaged over.
+        runs: Neighbouring axes of one kind, in order, each with the number of its positions if it is kept, or `None`
+            if it is averaged over.
     """
 
     runs: tuple[tuple[tuple[int, ...], int | None], ...]
@@ -40,7 +40,7 @@ class View:
         return tf.reshape(x, [_positions(x, axes) if size is None else size for axes, size in self.runs])
 
     def collapse_mask(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        """Gives a mask that lacks the last axis of `x` the collapsed shape of `x`; a kept last axis has size 1 if it can."""
+        """Gives a mask that lacks the last axis of `x` the collapsed shape of `x`, or size 1 along a kept last axis."""
         *outer, (axes, size) = self.runs
         mask = mask[..., tf.newaxis]
         if size is not None and len(axes) == 1:

@@ -10,9 +10,9 @@ import tensorflow as tf
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds a keyword `jit_compile` to a pure function on tensors.
 
-    ``jit_compile=True`` runs it as one XLA program of its own, also when called from an ordinary graph; inside a program
-    that XLA compiles already it is inlined. ``False`` runs its operations as they stand, whatever surrounds them.
-    Arguments that are not tensors are static: each value compiles once.
+    ``jit_compile=True`` runs it as one XLA program of its own, also when called from an ordinary graph; inside a
+    program that XLA compiles already it is inlined. ``False`` runs its operations as they stand, whatever surrounds
+    them. Arguments that are not tensors are static: each value compiles once.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
 

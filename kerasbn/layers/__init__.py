@@ -1,0 +1,1 @@
+"""The layers: what owns variables and switches between training and inference."""

@@ -12,7 +12,9 @@ T = TypeVar("T")
 def one_of(name: str, value: T, allowed: Sequence[T]) -> T:
     """`value`, if it is one of `allowed`."""
     if value not in allowed:
-        raise ValueError(f"Argument `{name}` must be one of {', '.join(map(repr, allowed))}. Received: {name}={value!r}.")
+        raise ValueError(
+            f"Argument `{name}` must be one of {', '.join(map(repr, allowed))}. Received: {name}={value!r}."
+        )
     return value
 
 
@@ -77,8 +79,8 @@ def parse_mask(mask: Any, x: tf.Tensor) -> tf.Tensor:
     )
     if not fits:
         raise ValueError(
-            "The mask provided should be one dimension less than the inputs: of the shape of `inputs` without the last axis, "
-            f"{expected}. Received: mask.shape={mask.shape}, inputs.shape={x.shape}."
+            "The mask provided should be one dimension less than the inputs: of the shape of `inputs` without the last "
+            f"axis, {expected}. Received: mask.shape={mask.shape}, inputs.shape={x.shape}."
         )
     return mask
 
@@ -100,12 +102,14 @@ def parse_axis(axis: int | Sequence[int]) -> int | list[int]:
             f"Received: axis={axis!r} of type {type(axis).__name__}."
         ) from None
     if not parsed:
-        raise ValueError(f"Argument `axis` must name at least one axis. Received: axis={axis!r}. The default is axis=-1.")
+        raise ValueError(
+            f"Argument `axis` must name at least one axis. Received: axis={axis!r}. The default is axis=-1."
+        )
     return parsed
 
 
-def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> tuple[int, ...]:
-    """The axes that `axis` names in `input_shape`, not negative and ascending.
+def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> dict[int, int]:
+    """The axes that `axis` names in `input_shape`, not negative and ascending, with their sizes.
 
     Raises:
         ValueError: If an axis is out of range, named twice or of unknown size, or if none is left to average over.
@@ -134,10 +138,14 @@ def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -
             "Argument `axis` must leave at least one axis to average over. "
             f"Received: axis={axis!r}, all axes of input shape {tuple(input_shape)}. Leave out the batch axis, 0."
         )
+    sizes = {}
     for a in kept:
-        if input_shape[a] is None:
+        size = input_shape[a]
+        if size is None:
             raise ValueError(
-                f"Argument `axis` must name axes of known size, as the weights have it. Received: axis={axis!r}, but axis {a} "
-                f"of input shape {tuple(input_shape)} is None. Give the model's `Input` a size there."
+                "Argument `axis` must name axes of known size, as the weights have it. "
+                f"Received: axis={axis!r}, but axis {a} of input shape {tuple(input_shape)} is None. "
+                "Give the model's `Input` a size there."
             )
-    return tuple(kept)
+        sizes[a] = size
+    return sizes

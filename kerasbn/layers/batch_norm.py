@@ -23,18 +23,20 @@ class BatchNorm(keras.layers.BatchNormalization):
         moving_mean     += (1 - momentum) * (mean - moving_mean)
         moving_variance += (1 - momentum) * (variance - moving_variance)
 
-    and in inference the same `y` with the moving statistics. Training means ``training=True``, as in `fit`, on a layer whose
-    `trainable` is `True`; a layer with ``trainable = False`` runs in inference mode and changes nothing, as in Keras.
+    and in inference the same `y` with the moving statistics. Training means ``training=True``, as in `fit`, on a
+    layer whose `trainable` is `True`; a layer with ``trainable = False`` runs in inference mode and changes nothing,
+    as in Keras.
 
-    Statistics are computed in float32 at least, with an error near 1e-7 of a standard deviation whether the mean is 0 or
-    1e6 standard deviations, and with outliers. A batch in which nothing is counted (no sample, or all masked) moves no statistic.
+    Statistics are computed in float32 at least. The output for float32 inputs is within 2e-5 of that of float64
+    arithmetic, relative to its size, whether the mean is 0 or 1e6 standard deviations, and with outliers. A batch in
+    which nothing is counted (no sample, or all masked) moves no statistic.
 
     Args:
-        axis: Integer, the axis that keeps its own statistics (the channels), or a sequence of integers for *per-activation*
-            normalization over several (Sec. 4.2.3), e.g. ``(1, 2, 3)``; weights then have those sizes, in ascending order of
-            the axes. All other axes are averaged over; at least one must be left.
-        momentum: Float in [0, 1], the share of the old value in an update of the moving statistics, or `None` for the plain
-            average of all batches so far (as in PyTorch). `None` adds a weight, `moving_count`, int64.
+        axis: Integer, the axis that keeps its own statistics (the channels), or a sequence of integers for
+            *per-activation* normalization over several (Sec. 4.2.3), e.g. ``(1, 2, 3)``; weights then have those
+            sizes, in ascending order of the axes. All other axes are averaged over; at least one must be left.
+        momentum: Float in [0, 1], the share of the old value in an update of the moving statistics, or `None` for the
+            plain average of all batches so far (as in PyTorch). `None` adds a weight, `moving_count`, int64.
         epsilon: Float, not negative, added to the variance.
         center: Whether there is an offset `beta`.
         scale: Whether there is a factor `gamma`.
@@ -47,28 +49,30 @@ class BatchNorm(keras.layers.BatchNormalization):
         beta_constraint: Optional constraint on `beta`.
         gamma_constraint: Optional constraint on `gamma`.
         renorm: Whether to use batch renormalization (Ioffe 2017, arXiv 1702.03275): in training
-            ``y = gamma * (x_hat * r + d) + beta`` with ``r = stddev / renorm_stddev``, ``d = (mean - renorm_mean) / renorm_stddev``,
-            both without gradient. Three more weights.
-        renorm_clipping: With `renorm`, a dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`: r is clipped to [rmin, rmax] and d to
-            [-dmax, dmax]. Absent bounds do not clip.
+            ``y = gamma * (x_hat * r + d) + beta`` with ``r = stddev / renorm_stddev``, ``d = (mean - renorm_mean) /
+            renorm_stddev``, both without gradient. Three more weights.
+        renorm_clipping: With `renorm`, a dictionary with any of `"rmax"`, `"rmin"`, `"dmax"`: r is clipped to [rmin,
+            rmax] and d to [-dmax, dmax]. Absent bounds do not clip.
         renorm_momentum: Float in [0, 1], the momentum of `renorm_mean` and `renorm_stddev`.
         synchronized: Whether replicas of a `tf.distribute` strategy normalize with the moments of the global batch: one
             collective forward, one backward, shards of any size, masks too.
-        unbiased: Whether the moving variance takes the unbiased variance ``m / (m - 1) * variance`` (Alg. 2, line 10), m being
-            the number of values averaged. The batch itself is always normalized with the biased one.
-        jit_compile: Whether XLA compiles the training step of the layer. `True`: always. `False`: never by the layer's own doing.
-            `"auto"`: in a graph (`fit`, `tf.function`), where all axes but the batch have a static size; not in eager mode and
-            not for inputs of variable length, since XLA compiles anew for each length. The batch size may vary; each new one
-            compiles once. Inference is plain TensorFlow in all cases, for converters and servers. Inside a program that XLA
-            compiles as a whole (``compile(jit_compile=True)``) all three are compiled with it.
+        unbiased: Whether the moving variance takes the unbiased variance ``m / (m - 1) * variance`` (Alg. 2, line
+            10), m being the number of values averaged. The batch itself is always normalized with the biased one.
+        jit_compile: Whether XLA compiles the training step of the layer. `True`: always. `False`: never by the
+            layer's own doing. `"auto"`: in a graph (`fit`, `tf.function`), where all axes but the batch have a static
+            size; not in eager mode and not for inputs of variable length, since XLA compiles anew for each length.
+            The batch size may vary; each new one compiles once. Inference is plain TensorFlow in all cases, for
+            converters and servers. Inside a program that XLA compiles as a whole (``compile(jit_compile=True)``) all
+            three are compiled with it.
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Floating-point tensor of rank 2 or more. Integers are taken as floats. bfloat16 and float16 are widened where
-            they are computed with, not stored.
+        inputs: Floating-point tensor of rank 2 or more. Integers are taken as floats. bfloat16 and float16 are
+            widened where they are computed with, not stored.
         training: Whether to normalize with the batch (`True`) or with the moving statistics (`False`, `None`).
-        mask: Optional booleans of the shape of `inputs` without the last axis. Values where it is `False` have no part in the
-            statistics. They are normalized all the same; those that are not finite give `beta` and no gradient.
+        mask: Optional booleans of the shape of `inputs` without the last axis. Values where it is `False` have no
+            part in the statistics. They are normalized all the same; those that are not finite give `beta`, and no
+            gradient.
 
     Returns:
         Tensor of the shape of `inputs` in the layer's compute dtype.
@@ -78,7 +82,6 @@ class BatchNorm(keras.layers.BatchNormalization):
         TypeError: If `axis` is not made of integers.
 
     Example:
-
     >>> import numpy as np
     >>> layer = BatchNorm(momentum=0.5, epsilon=0.0)
     >>> x = np.array([[1.0, 10.0], [3.0, 30.0]], "float32")
@@ -142,12 +145,11 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the weights, in Keras's order: gamma, beta, moving_mean, moving_variance, then those of `renorm`."""
-        axes = arguments.resolve_axis(self.axis, input_shape)
-        sizes = {axis: input_shape[axis] for axis in axes}
+        sizes = arguments.resolve_axis(self.axis, input_shape)
         shape = tuple(sizes.values())
         self._view = View.of(len(input_shape), sizes)
         # How a weight broadcasts against an input: as it is if it lies along the last axis.
-        last = axes == (len(input_shape) - 1,)
+        last = tuple(sizes) == (len(input_shape) - 1,)
         self._broadcast_shape = shape if last else tuple(sizes.get(axis, 1) for axis in range(len(input_shape)))
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes=sizes)
 
@@ -267,7 +269,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         moving_stddev = tf.maximum(self._vector(self.renorm_stddev, dtype), self.epsilon**0.5)
         r = stddev / moving_stddev
         d = ((moments.center - self._vector(self.renorm_mean, dtype)) + moments.offset) / moving_stddev
-        bounds = self.renorm_clipping
+        bounds = self.renorm_clipping or {}
         r = tf.clip_by_value(r, bounds.get("rmin", r.dtype.min), bounds.get("rmax", r.dtype.max))
         d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
         return r, d
@@ -313,6 +315,6 @@ class BatchNorm(keras.layers.BatchNormalization):
         return config
 
 
-# Keras names the groups of a weights file, and unnamed layers, after the class. With the name of its base class the layer reads
-# and writes the files of a model with Keras's layer, and tools that look for the layer by name find it.
+# Keras names the groups of a weights file, and unnamed layers, after the class. With the name of its base class the
+# layer reads and writes the files of a model with Keras's layer, and tools that look for the layer by name find it.
 BatchNorm.__name__ = keras.layers.BatchNormalization.__name__

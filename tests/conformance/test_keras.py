@@ -1,4 +1,4 @@
-"""Every case that Keras has, against Keras's layer: output, gradients of first and second order, weights, configuration."""
+"""Every case that Keras has, against Keras's layer: output, gradients of first and second order, weights, config."""
 
 import keras
 import numpy as np

@@ -23,13 +23,22 @@ def test_nothing_leaks(case, bad, mode):
     results = []
     for layer, x in zip(layers, (clean, spoiled), strict=True):
         results.append(in_mode(mode, lambda x, layer=layer: train(layer, x, dy, case.mask))(tf.constant(x)))
-    (y, dx, *_), (spoiled_y, spoiled_dx, *_) = results
+    (y, *_), (spoiled_y, spoiled_dx, *_) = results
     assert np.isfinite(spoiled_y).all() and np.isfinite(spoiled_dx).all()
     np.testing.assert_array_equal(y[case.mask], spoiled_y[case.mask])
     for a, b in zip(results[0][1:], results[1][1:], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
     for a, b in zip(*(layer.get_weights() for layer in layers), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_no_gradient_reaches_what_was_replaced(jit_compile):
+    case = MASKED[0]
+    x = case.x.copy()
+    x[~case.mask] = np.nan
+    _, dx, *_ = train(case.layer(jit_compile=jit_compile), x, case.dy, case.mask)
+    assert (dx[~case.mask].numpy() == 0).all() and (dx[case.mask].numpy() != 0).any()
 
 
 @pytest.mark.parametrize("case", MASKED, ids=str)

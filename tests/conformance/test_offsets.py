@@ -45,17 +45,26 @@ def test_any_mean(mode, layout, mean, outlier):
     layer = BatchNorm(axis=axis, momentum=0.0, epsilon=EPSILON, jit_compile=False if mode == "plain graph" else "auto")
     layer.build(shape)
     static = (None, *shape[1:])
-    step = in_mode(mode.replace("plain ", ""), lambda x, dy: train(layer, x, dy, mask), (static, "float32"), (static, "float32"))
+    step = in_mode(
+        mode.replace("plain ", ""), lambda x, dy: train(layer, x, dy, mask), (static, "float32"), (static, "float32")
+    )
     y, dx, dgamma, _ = step(tf.constant(x), tf.constant(dy))
 
     kept = {a % len(shape) for a in np.atleast_1d(axis)}
     axes = tuple(a for a in range(len(shape)) if a not in kept)
     wide = None if mask is None else mask[..., None]
     n = reference.algorithm_1(x, 1.0, 0.0, EPSILON, axes, wide)
-    wanted_dx, wanted_dgamma, _ = reference.backward(x.astype("float64"), 1.0, dy.astype("float64"), EPSILON, axes, wide)
+    wanted_dx, wanted_dgamma, _ = reference.backward(
+        x.astype("float64"), 1.0, dy.astype("float64"), EPSILON, axes, wide
+    )
     assert relative(y, n.y) < 2e-5
     assert relative(dx / np.abs(wanted_dx).max(), wanted_dx / np.abs(wanted_dx).max()) < 2e-5
-    assert relative(dgamma.numpy().ravel() / np.abs(wanted_dgamma).max(), wanted_dgamma.ravel() / np.abs(wanted_dgamma).max()) < 2e-5
+    assert (
+        relative(
+            dgamma.numpy().ravel() / np.abs(wanted_dgamma).max(), wanted_dgamma.ravel() / np.abs(wanted_dgamma).max()
+        )
+        < 2e-5
+    )
     variance = layer.moving_variance.numpy().ravel()
     np.testing.assert_allclose(variance, n.sigma2.ravel(), rtol=1e-4)
 
@@ -67,7 +76,14 @@ def test_inference_at_any_mean(mean):
     layer.build(x.shape)
     layer.moving_mean.assign(x.mean(0))
     layer.moving_variance.assign(np.full(4, 0.9))
-    wanted = reference.inference(x, 1.0, 0.0, layer.moving_mean.numpy().astype("float64"), layer.moving_variance.numpy().astype("float64"), EPSILON)
+    wanted = reference.inference(
+        x,
+        1.0,
+        0.0,
+        layer.moving_mean.numpy().astype("float64"),
+        layer.moving_variance.numpy().astype("float64"),
+        EPSILON,
+    )
     for mode in MODES:
         assert relative(in_mode(mode, lambda x: layer(x))(tf.constant(x)), wanted) < 2e-5
 

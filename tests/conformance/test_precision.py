@@ -44,7 +44,7 @@ def test_float16_statistics_do_not_overflow():
 
 @pytest.mark.parametrize("policy", ["float16", "bfloat16"])
 def test_statistics_are_float32_under_a_half_precision_policy(policy):
-    """With the weights in half precision too, a moving average of momentum 0.99 would not move: updates are rounded away."""
+    """In half precision a moving average of momentum 0.99 would not move: its updates are rounded away."""
     layer = BatchNorm(dtype=policy, renorm=True)
     x = tf.cast(np.random.default_rng(0).normal(size=(256, 3)) + 5, policy)
     for _ in range(1000):

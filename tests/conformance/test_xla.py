@@ -1,4 +1,4 @@
-"""Every case in each way that XLA may run it: the same as the plain operations, compiled where it should be, traced once."""
+"""Every case in each way that XLA may run it: the same as the plain operations, compiled where it should be."""
 
 import keras
 import numpy as np
@@ -24,7 +24,9 @@ def test_compiled_equals_plain(case, mode):
 
 def compiled_calls(layer, *specs):
     """How many calls of XLA-compiled functions are in the graph of one training step."""
-    step = tf.function(lambda x, dy: train(layer, x, dy), autograph=False, input_signature=[tf.TensorSpec(*s) for s in specs])
+    step = tf.function(
+        lambda x, dy: train(layer, x, dy), autograph=False, input_signature=[tf.TensorSpec(*s) for s in specs]
+    )
     operations = step.get_concrete_function().graph.get_operations()
     return sum("_XlaMustCompile" in op.node_def.attr and op.get_attr("_XlaMustCompile") for op in operations)
 
@@ -60,7 +62,10 @@ def test_auto_is_plain_in_eager_mode(monkeypatch):
         layer(np.ones((3, length, 2), "float32"), training=True)
     assert traces == []
     moments = kernels.batch_moments
-    monkeypatch.setattr("kerasbn.layers.batch_norm.batch_moments", lambda *a, jit_compile, **k: refuse() if jit_compile else moments(*a, jit_compile=False, **k))
+    monkeypatch.setattr(
+        "kerasbn.layers.batch_norm.batch_moments",
+        lambda *a, jit_compile, **k: refuse() if jit_compile else moments(*a, jit_compile=False, **k),
+    )
     layer(np.ones((3, 9, 2), "float32"), training=True)
 
 

@@ -1,0 +1,41 @@
+"""What is public, and what a user's import brings in."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kerasbn
+
+PACKAGE = Path(kerasbn.__file__).parent
+
+
+def test_public_names():
+    assert kerasbn.__all__ == ["BatchNorm", "__version__"]
+    assert all(hasattr(kerasbn, name) for name in kerasbn.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", kerasbn.__version__)
+
+
+def test_public_docstrings_have_an_example():
+    """The examples are run as doctests; here only that they are there."""
+    assert ">>>" in kerasbn.BatchNorm.__doc__
+    for argument in ("unbiased", "jit_compile", "axis", "momentum", "renorm_clipping", "synchronized"):
+        assert f"        {argument}: " in kerasbn.BatchNorm.__doc__
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_private_names_of_keras_or_tensorflow(path):
+    assert not re.search(r"keras\.src|tensorflow\.python|tf\.__internal__|tf\.compat", path.read_text())
+
+
+def test_other_backends_are_refused_by_name():
+    """The message comes before TensorFlow kernels meet tensors of another library."""
+    program = (
+        "import types, sys; k = types.ModuleType('keras'); k.backend = types.SimpleNamespace(backend=lambda: 'jax'); "
+        "sys.modules['keras'] = k; import kerasbn"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "'jax'" in done.stderr and "KERAS_BACKEND=tensorflow" in done.stderr
