@@ -1,10 +1,15 @@
-"""Two logical CPUs for every test, so that distribution can be tested without accelerators."""
+"""Two logical CPUs for every test, to test distribution without accelerators; and hypothesis without a clock."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
+from hypothesis import settings
+
+# A first call traces and compiles: how long an example takes says nothing.
+settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("default")
 
 CPUS = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -1,6 +1,7 @@
 """Bad input: the error names the argument, says what is allowed and shows what came."""
 
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -23,8 +24,11 @@ X = np.ones((4, 5, 3), "float32")
         ({"momentum": -0.1}, ValueError, ["`momentum`", "momentum=-0.1"]),
         ({"momentum": float("nan")}, ValueError, ["`momentum`", "momentum=nan"]),
         ({"renorm_momentum": 2}, ValueError, ["`renorm_momentum`", "renorm_momentum=2"]),
+        ({"epsilon": None}, ValueError, ["`epsilon`", "epsilon=None"]),
         ({"epsilon": -1e-3}, ValueError, ["`epsilon`", "not below 0", "epsilon=-0.001"]),
         ({"jit_compile": "always"}, ValueError, ["`jit_compile`", "'auto', True, False", "jit_compile='always'"]),
+        ({"renorm": True, "renorm_clipping": [("rmax", 1)]}, ValueError, ["`renorm_clipping`", "[('rmax', 1)]"]),
+        ({"renorm": True, "renorm_clipping": {"rmax": -1}}, ValueError, ["rmax=-1", "rmin=0"]),
         ({"renorm": True, "renorm_clipping": {"max": 1}}, ValueError, ["`renorm_clipping`", "{'max': 1}", "rmax"]),
         ({"renorm": True, "renorm_clipping": {"rmax": 1, "rmin": 2}}, ValueError, ["rmax", "rmax=1", "rmin=2"]),
         ({"renorm": True, "renorm_clipping": {"dmax": -3}}, ValueError, ["dmax", "dmax=-3"]),
@@ -48,8 +52,6 @@ def test_constructor(settings, error, parts):
         ((1, 5), (4, 5, 3), ["Axis 5", "axis=[1, 5]"]),
         ((2, -1), (4, 5, 3), ["once", "axis=[2, -1]"]),
         ((0, 1), (4, 5), ["at least one axis", "axis=[0, 1]"]),
-        (-1, (4, 5, None), ["known size", "(4, 5, None)"]),
-        (0, (None, 5), ["known size", "axis=0"]),
         (-1, (5,), ["rank 2", "(5,)", "tf.newaxis"]),
         (-1, (), ["rank 2", "()"]),
     ],
@@ -101,6 +103,24 @@ def test_inputs(inputs, parts):
         layer.call(inputs, training=True)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (4, 5, None)), (0, (None, 5))], ids=str)
+def test_unknown_size_of_the_axis(axis, shape):
+    with pytest.raises(ValueError, match="known size") as caught:
+        BatchNorm(axis=axis).build(shape)
+    assert str(shape) in str(caught.value) and f"axis={axis}" in str(caught.value)
+    assert BatchNorm(axis=axis).compute_output_shape(shape) == shape  # no weight is made here
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epsilon": "1e-3", "momentum": "0.9"}, {"momentum": np.float32(0.5)}, {"axis": np.int64(1)}]
+)
+def test_numbers_of_other_kinds(settings):
+    """As Keras takes them; YAML reads 1e-3 as text."""
+    ours, theirs = BatchNorm(**settings).get_config(), keras.layers.BatchNormalization(**settings).get_config()
+    assert {name: ours[name] for name in settings} == {name: theirs[name] for name in settings}
+    json.dumps(ours)
 
 
 def test_wrong_number_of_channels_and_rank():

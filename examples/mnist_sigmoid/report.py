@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from examples.mnist_sigmoid.network import NETWORKS
-from examples.mnist_sigmoid.results import Results, summary
+from examples.mnist_sigmoid.results import Results, Run, summary
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -57,41 +57,47 @@ def figure(results: Results) -> Path | None:
     runs = {network: found for network, found in runs.items() if found}
     if not runs:
         return None
-    settings = results.settings
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.8), width_ratios=(1.5, 1, 1), layout="constrained")
-    for network, found in runs.items():
-        steps = found[0].steps
-        accuracy = np.array([run.accuracy for run in found])
-        axes[0].fill_between(steps, accuracy.min(0), accuracy.max(0), color=COLORS[network], alpha=0.25, linewidth=0)
-        axes[0].plot(steps, accuracy.mean(0), color=COLORS[network], label=NETWORKS[network], linewidth=1.5)
-    lowest = min(np.mean([run.accuracy for run in found], axis=0)[len(found[0].steps) // 10] for found in runs.values())
-    axes[0].set(xlabel="training steps", ylabel="test accuracy", ylim=(max(0.0, min(lowest, 0.9) - 0.1), 1.0))
-    seeds = min(map(len, runs.values()))
-    axes[0].set_title(
-        f"a  {settings.dataset}: mean over {seeds} seed{'s' * (seeds > 1)}, band from lowest to highest",
-        fontsize=9,
-        loc="left",
-    )
-    axes[0].legend(loc="lower right", frameon=False)
-    axes[0].grid(alpha=0.3)
-    for letter, ax, (network, label) in zip("bc", axes[1:], NETWORKS.items(), strict=True):
-        ax.set_title(f"{letter}  sigmoid inputs, {label}", fontsize=9, loc="left")
-        ax.set(xlabel="training steps")
+    axes[2].sharey(axes[1])
+    _draw_accuracy(axes[0], runs, results.settings.dataset)
+    for letter, ax, network in zip("bc", axes[1:], NETWORKS, strict=True):
+        ax.set_title(f"{letter}  inputs of one sigmoid, {NETWORKS[network]}", fontsize=9, loc="left")
+        if network in runs:
+            _draw_percentiles(ax, runs[network][0], COLORS[network])
+    axes[1].set_ylabel("15th, 50th and 85th percentile")
+    for ax in axes:
+        ax.set_xlabel("training steps")
         ax.grid(alpha=0.3)
-        if network not in runs:
-            continue
-        run = runs[network][0]
-        low, middle, high = np.transpose(run.percentiles)
-        for values, name, style in ((high, "85th", ":"), (middle, "50th", "-"), (low, "15th", "--")):
-            ax.plot(run.steps, values, style, color=COLORS[network], label=f"{name} percentile", linewidth=1.2)
-        ax.legend(fontsize=7, frameon=False)
-    axes[1].set_ylabel("input of one last-layer sigmoid")
+        ax.spines[["top", "right"]].set_visible(False)
     path = results.folder / "figure1.png"
     temporary = path.with_suffix(".tmp.png")
     fig.savefig(temporary, dpi=130)
     os.replace(temporary, path)
     plt.close(fig)
     return path
+
+
+def _draw_accuracy(ax: plt.Axes, runs: dict[str, list[Run]], dataset: str) -> None:
+    lowest = 1.0
+    for network, found in runs.items():
+        steps, accuracy = found[0].steps, np.array([run.accuracy for run in found])
+        ax.fill_between(steps, accuracy.min(0), accuracy.max(0), color=COLORS[network], alpha=0.25, linewidth=0)
+        ax.plot(steps, accuracy.mean(0), color=COLORS[network], label=NETWORKS[network], linewidth=1.5)
+        lowest = min(lowest, accuracy.mean(0)[len(steps) // 10])
+    # The first tenth would squeeze what is to be seen into a line at the top.
+    ax.set(ylabel="test accuracy", ylim=(max(0.0, lowest - 0.1), 1.0))
+    seeds = min(map(len, runs.values()))
+    band = f"mean of {seeds} seeds, band from lowest to highest" if seeds > 1 else "one seed"
+    ax.set_title(f"a  {dataset}: {band}", fontsize=9, loc="left")
+    ax.legend(loc="lower right", frameon=False)
+
+
+def _draw_percentiles(ax: plt.Axes, run: Run, color: str) -> None:
+    for values, name, style in zip(np.transpose(run.percentiles), ("15", "50", "85"), ("--", "-", ":"), strict=True):
+        ax.plot(run.steps, values, style, color=color, linewidth=1.2)
+        ax.annotate(
+            name, (run.steps[-1], values[-1]), (4, 0), textcoords="offset points", va="center", fontsize=8, color=color
+        )
 
 
 def _text(spread: dict | None, form: str) -> str:

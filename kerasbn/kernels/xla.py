@@ -18,6 +18,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, jit_compile: bool, **static: Any) -> Any:
-        return (compiled if jit_compile else function)(*args, **static)
+        if not jit_compile:
+            return function(*args, **static)
+        # In the gradient of a branch or loop, arguments come from the graph outside of it. They must enter the inner
+        # graph before the call: what enters while TensorFlow prepares a compiled call, it takes for part of an XLA
+        # program, and the branch around it, which is none, does not hand it in.
+        return compiled(*tf.nest.map_structure(lambda t: None if t is None else tf.identity(t), args), **static)
 
     return run

@@ -18,32 +18,30 @@ def one_of(name: str, value: T, allowed: Sequence[T]) -> T:
     return value
 
 
-def fraction(name: str, value: float) -> float:
-    """`value` as a float from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"Argument `{name}` must be a number from 0 to 1. Received: {name}={value!r}.")
-    return float(value)
-
-
-def non_negative(name: str, value: float) -> float:
-    """`value` as a float that is not below 0."""
-    if not value >= 0:
-        raise ValueError(f"Argument `{name}` must be a number not below 0. Received: {name}={value!r}.")
-    return float(value)
+def number(name: str, value: Any, lowest: float, highest: float = float("inf")) -> float:
+    """`value` as a float from `lowest` to `highest`."""
+    allowed = f"not below {lowest:g}" if highest == float("inf") else f"from {lowest:g} to {highest:g}"
+    try:
+        parsed = float(value)
+    except (TypeError, ValueError):
+        parsed = float("nan")
+    if not lowest <= parsed <= highest:
+        raise ValueError(f"Argument `{name}` must be a number {allowed}. Received: {name}={value!r}.")
+    return parsed
 
 
 def parse_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
     """`renorm_clipping` as a dictionary, its bounds in order."""
-    bounds = {key: value for key, value in (clipping or {}).items() if value is not None}
     keys = ("rmax", "rmin", "dmax")
-    if set(bounds) - set(keys):
+    if clipping is not None and not (isinstance(clipping, Mapping) and set(clipping) <= set(keys)):
         raise ValueError(
             f"Received invalid keys for `renorm_clipping` argument: {clipping}. Supported values: {list(keys)}."
         )
+    bounds = {key: value for key, value in (clipping or {}).items() if value is not None}
     if bounds.get("rmin", 0) > bounds.get("rmax", float("inf")):
         raise ValueError(
             "rmax should be greater than rmin in the `renorm_clipping` argument. "
-            f"Received: rmax={bounds['rmax']}, rmin={bounds.get('rmin')}."
+            f"Received: rmax={bounds['rmax']}, rmin={bounds.get('rmin', 0)}."
         )
     if bounds.get("dmax", 0) < 0:
         raise ValueError(
@@ -52,8 +50,8 @@ def parse_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
     return bounds
 
 
-def parse_inputs(inputs: Any, compute_dtype: str) -> tf.Tensor:
-    """`inputs` as a dense floating-point tensor; integers and booleans are taken as numbers of `compute_dtype`."""
+def parse_inputs(inputs: Any, number_dtype: str) -> tf.Tensor:
+    """`inputs` as a dense floating-point tensor; integers and booleans become numbers of `number_dtype`."""
     if isinstance(inputs, tf.SparseTensor | tf.RaggedTensor):
         raise ValueError(
             f"Argument `inputs` must be a dense tensor. Received: a {type(inputs).__name__} of shape {inputs.shape}. "
@@ -63,7 +61,7 @@ def parse_inputs(inputs: Any, compute_dtype: str) -> tf.Tensor:
     if x.dtype.is_floating:
         return x
     if x.dtype.is_integer or x.dtype.is_bool:
-        return tf.cast(x, compute_dtype)
+        return tf.cast(x, number_dtype)
     raise ValueError(
         f"Argument `inputs` must hold real numbers. Received: dtype {x.dtype.name}, shape {x.shape}. "
         "Normalize real and imaginary parts apart, and encode strings first."
@@ -108,11 +106,11 @@ def parse_axis(axis: int | Sequence[int]) -> int | list[int]:
     return parsed
 
 
-def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> dict[int, int]:
-    """The axes that `axis` names in `input_shape`, not negative and ascending, with their sizes.
+def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> list[int]:
+    """The axes that `axis` names in `input_shape`, not negative and ascending.
 
     Raises:
-        ValueError: If an axis is out of range, named twice or of unknown size, or if none is left to average over.
+        ValueError: If an axis is out of range or named twice, or if none is left to average over.
     """
     rank = len(input_shape)
     named = [axis] if isinstance(axis, int) else list(axis)
@@ -138,8 +136,17 @@ def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -
             "Argument `axis` must leave at least one axis to average over. "
             f"Received: axis={axis!r}, all axes of input shape {tuple(input_shape)}. Leave out the batch axis, 0."
         )
+    return kept
+
+
+def kept_sizes(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> dict[int, int]:
+    """The axes that `axis` names in `input_shape`, with their sizes.
+
+    Raises:
+        ValueError: As `resolve_axis`, and if a size is not known.
+    """
     sizes = {}
-    for a in kept:
+    for a in resolve_axis(axis, input_shape):
         size = input_shape[a]
         if size is None:
             raise ValueError(

@@ -31,12 +31,16 @@ class BatchNorm(keras.layers.BatchNormalization):
     arithmetic, relative to its size, whether the mean is 0 or 1e6 standard deviations, and with outliers. A batch in
     which nothing is counted (no sample, or all masked) moves no statistic.
 
+    Derivatives of any order are there in reverse mode (`tf.GradientTape`, nested too). Forward mode
+    (`tf.autodiff.ForwardAccumulator`) sees none in training: TensorFlow lacks it for custom gradients.
+
     Args:
         axis: Integer, the axis that keeps its own statistics (the channels), or a sequence of integers for
             *per-activation* normalization over several (Sec. 4.2.3), e.g. ``(1, 2, 3)``; weights then have those
             sizes, in ascending order of the axes. All other axes are averaged over; at least one must be left.
         momentum: Float in [0, 1], the share of the old value in an update of the moving statistics, or `None` for the
-            plain average of all batches so far (as in PyTorch). `None` adds a weight, `moving_count`, int64.
+            plain average of all batches so far (as in PyTorch). `None` adds a weight, `moving_count`, the number
+            of batches, int64.
         epsilon: Float, not negative, added to the variance.
         center: Whether there is an offset `beta`.
         scale: Whether there is a factor `gamma`.
@@ -67,7 +71,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Floating-point tensor of rank 2 or more. Integers are taken as floats. bfloat16 and float16 are
+        inputs: Floating-point tensor of rank 2 or more. Integers are taken as float32. bfloat16 and float16 are
             widened where they are computed with, not stored.
         training: Whether to normalize with the batch (`True`) or with the moving statistics (`False`, `None`).
         mask: Optional booleans of the shape of `inputs` without the last axis. Values where it is `False` have no
@@ -121,7 +125,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         """Checks and remembers the arguments; see the class."""
         # Arguments of which kerasbn allows more than Keras does are left out here and set below.
         super().__init__(
-            epsilon=arguments.non_negative("epsilon", epsilon),
+            epsilon=arguments.number("epsilon", epsilon, 0),
             center=center,
             scale=scale,
             beta_initializer=beta_initializer,
@@ -136,16 +140,16 @@ class BatchNorm(keras.layers.BatchNormalization):
             **kwargs,
         )
         self.axis = arguments.parse_axis(axis)
-        self.momentum = None if momentum is None else arguments.fraction("momentum", momentum)
+        self.momentum = None if momentum is None else arguments.number("momentum", momentum, 0, 1)
         self.renorm = renorm
         self.renorm_clipping = arguments.parse_clipping(renorm_clipping) if renorm else renorm_clipping
-        self.renorm_momentum = arguments.fraction("renorm_momentum", renorm_momentum)
+        self.renorm_momentum = arguments.number("renorm_momentum", renorm_momentum, 0, 1)
         self.unbiased = unbiased
         self.jit_compile = arguments.one_of("jit_compile", jit_compile, ("auto", True, False))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the weights, in Keras's order: gamma, beta, moving_mean, moving_variance, then those of `renorm`."""
-        sizes = arguments.resolve_axis(self.axis, input_shape)
+        sizes = arguments.kept_sizes(self.axis, input_shape)
         shape = tuple(sizes.values())
         self._view = View.of(len(input_shape), sizes)
         # How a weight broadcasts against an input: as it is if it lies along the last axis.
@@ -166,9 +170,9 @@ class BatchNorm(keras.layers.BatchNormalization):
         # A moving average in half precision would stop moving: an update of 1 % is below its rounding error.
         statistics_dtype = keras.backend.result_type(self.variable_dtype, "float32")
 
-        def statistic(name, initializer):
+        def statistic(name, initializer, dtype=statistics_dtype):
             return self.add_weight(
-                shape=shape, name=name, initializer=initializer, dtype=statistics_dtype, trainable=False, autocast=False
+                shape=shape, name=name, initializer=initializer, dtype=dtype, trainable=False, autocast=False
             )
 
         def stddev_initializer(shape, dtype=None):
@@ -183,9 +187,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             self.renorm_mean = statistic("renorm_mean", self.moving_mean_initializer)
             self.renorm_stddev = statistic("renorm_stddev", stddev_initializer)
         if self.momentum is None:
-            self.moving_count = self.add_weight(
-                shape=(), name="moving_count", initializer="zeros", dtype="int64", trainable=False, autocast=False
-            )
+            self.moving_count = statistic("moving_count", "zeros", dtype="int64")
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         """The shape of the input. Raises ValueError if `axis` does not fit it."""
@@ -194,7 +196,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> tf.Tensor:
         """Normalizes `inputs`; see the class."""
-        x = arguments.parse_inputs(inputs, self.compute_dtype)
+        x = arguments.parse_inputs(inputs, keras.backend.result_type(self.compute_dtype, "float32"))
         if mask is not None:
             mask = arguments.parse_mask(mask, x)
         return self._train(x, mask) if training and self.trainable else self._infer(x, mask)
@@ -225,7 +227,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         flat = self._view.collapse(x)
         flat_mask = None if mask is None else self._view.collapse_mask(mask, x)
 
-        def statistics(x, jit_compile=False):
+        def statistics(x, jit_compile):
             moments = batch_moments(x, flat_mask, axes=axes, dtype=dtype, jit_compile=jit_compile)
             return merge_over_replicas(moments) if self.synchronized else moments
 
@@ -246,7 +248,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             epsilon=self.epsilon,
             dtype=self.compute_dtype,
             jit_compile=jit_compile,
-            statistics=statistics,
+            statistics=lambda x: statistics(x, jit_compile=False),
             over_replicas=sum_over_replicas if self.synchronized else tf.identity,
         )
         y = tf.reshape(y, tf.shape(x))
@@ -282,13 +284,15 @@ class BatchNorm(keras.layers.BatchNormalization):
 
         def move(weight, value, rate):
             moving = self._vector(weight, dtype)
-            new = moving + tf.where(counted, rate * (value - moving), 0)
+            # In this form a rate of 1 forgets the old value altogether.
+            new = tf.where(counted, moving * (1 - rate) + value * rate, moving)
             weight.assign(tf.cast(tf.reshape(new, weight.shape), weight.dtype))
             return new
 
         if self.momentum is None:
-            self.moving_count.assign_add(tf.cast(tf.reduce_any(counted), "int64"))
-            rate = 1 / tf.maximum(tf.cast(self.moving_count, dtype), 1)
+            count = self._view.vector(self.moving_count) + tf.cast(counted, "int64")
+            self.moving_count.assign(tf.reshape(count, self.moving_count.shape))
+            rate = 1 / tf.maximum(tf.cast(count, dtype), 1)
         else:
             rate = 1 - self.momentum
         move(self.moving_mean, mean, rate)

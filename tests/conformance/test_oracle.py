@@ -1,5 +1,6 @@
 """Every case against the float64 oracle: output, gradients, moving statistics, inference."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -86,4 +87,23 @@ def test_cumulative_average_is_the_plain_mean_over_batches():
         layer(batch, training=True)
     np.testing.assert_allclose(layer.moving_mean, batches.mean((0, 1)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(layer.moving_variance, batches.var(1).mean(0), rtol=1e-5)
-    assert int(layer.moving_count) == 5
+    np.testing.assert_array_equal(layer.moving_count, [5, 5, 5])
+
+
+def test_cumulative_average_counts_each_channel():
+    """A channel that a mask leaves out of a batch has had one batch less."""
+    layer = BatchNorm(axis=1, momentum=None)
+    x = np.random.default_rng(0).normal(size=(2, 2, 4)).astype("float32")
+    layer(x, training=True, mask=np.array([[True, False]] * 2))
+    layer(x + 1, training=True)
+    np.testing.assert_array_equal(layer.moving_count, [2, 1])
+    wanted = x.mean((0, 2)) + np.array([0.5, 1])
+    np.testing.assert_allclose(layer.moving_mean, wanted, rtol=1e-5)
+
+
+def test_momentum_0_forgets():
+    """What the statistics were before is gone, to the last digit, however large it was."""
+    layer = BatchNorm(momentum=0.0, moving_variance_initializer=keras.initializers.Constant(1e12))
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32") * 1e-5
+    layer(x, training=True)
+    np.testing.assert_allclose(layer.moving_variance, x.astype("float64").var(0), rtol=1e-5)
