@@ -9,19 +9,29 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from kerasbn.kernels.reduction import accurate_sum
+from kerasbn.kernels.reduction import accurate_sum, pair_of_sums
 from kerasbn.kernels.xla import kernel
 from kerasbn.moments import Moments, anchor
 
+#: How far, in standard deviations, the center may be from the mean: it costs ``log10(1 + FAR^2)`` digits of the
+#: variance.
+FAR = 20.0
+
 
 @kernel
-def batch_moments(x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...], dtype: str) -> Moments:
+def batch_moments(
+    x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...], dtype: str, jit_compile: bool
+) -> Moments:
     """Moments of `x` over `axes`, of the values under `mask` alone if there is one.
 
-    Formula, the corrected two-pass algorithm (Chan, Golub & LeVeque 1983, eq. 1.7): ``center = sum(x) / n``, with
-    whatever rounding error that has, then with ``d = x - center``: ``offset = sum(d) / n``, ``m2 = sum(d^2) - n
-    offset^2``. The second pass makes good what the first one rounded, so mean and variance are right to float32 at
-    any mean, and with outliers. Never ``E[x^2] - E[x]^2``, which has no digit left at a mean of 1000 sigma.
+    Formula (Chan, Golub & LeVeque 1983, eq. 1.7), with a center near the mean and ``d = x - center``:
+    ``offset = sum(d) / n``, ``m2 = sum(d^2) - n offset^2``. It is right to float32 at any mean if the center is
+    within some standard deviations of it; without a center, as ``E[x^2] - E[x]^2``, it has no digit left at a mean of
+    1000 sigma.
+
+    Compiled, the first center is a row of the batch, and one pass does if that row is no outlier in any channel,
+    which the pass itself tells; else a second pass has the mean that the first one found for its center. In plain
+    operations the first pass is the mean, and there are always two.
 
     Args:
         x: The batch, collapsed.
@@ -29,17 +39,31 @@ def batch_moments(x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...]
             `None`.
         axes: The axes to average over.
         dtype: The dtype of the result.
+        jit_compile: Whether XLA compiles this.
 
     Returns:
         `Moments`, all 0 where nothing is counted.
     """
-    x = tf.cast(x, dtype)
-    count = _count(x, mask, axes)
-    center = anchor(tf.math.divide_no_nan(accurate_sum(_select(mask, x), axes), count))
-    d = _select(mask, x - center)
-    offset = tf.math.divide_no_nan(accurate_sum(d, axes), count)
-    m2 = accurate_sum(tf.square(d), axes) - count * tf.square(offset)
-    return Moments(count, center, offset, tf.maximum(m2, 0))
+    count = _count(x, mask, axes, dtype)
+
+    def around(center):
+        def terms(x, mask):
+            d = _select(mask, tf.cast(x, dtype) - center)
+            return d, tf.square(d)
+
+        total, squares = pair_of_sums(terms, (x, mask), axes, jit_compile=jit_compile)
+        offset = tf.math.divide_no_nan(total, count)
+        return Moments(count, center, offset, tf.maximum(squares - total * offset, 0))
+
+    if not jit_compile:
+        return around(anchor(tf.math.divide_no_nan(accurate_sum(_select(mask, tf.cast(x, dtype)), axes), count)))
+
+    def is_far(moments):
+        return tf.reduce_any(tf.square(moments.offset) > FAR**2 * moments.variance())
+
+    first = around(_some_row(x, mask, axes, dtype))
+    (moments,) = tf.while_loop(is_far, lambda m: (around(anchor(m.mean)),), (first,), maximum_iterations=1)
+    return moments
 
 
 @kernel
@@ -52,6 +76,7 @@ def normalize(
     beta: tf.Tensor,
     *,
     dtype: str,
+    jit_compile: bool,
 ) -> tf.Tensor:
     """``gamma (x - mean) / stddev + beta`` (Alg. 1, lines 3 and 4), in `dtype`.
 
@@ -62,12 +87,21 @@ def normalize(
 
 @kernel
 def gradient_sums(
-    x: tf.Tensor, mask: tf.Tensor | None, moments: Moments, dy: tf.Tensor, *, axes: tuple[int, ...]
+    x: tf.Tensor,
+    mask: tf.Tensor | None,
+    moments: Moments,
+    dy: tf.Tensor,
+    *,
+    axes: tuple[int, ...],
+    jit_compile: bool,
 ) -> tf.Tensor:
     """``sum(dy)`` and ``sum(dy (x - mean))`` over `axes`, stacked: what one replica adds to the gradient (Sec. 3)."""
-    deviation = _deviation(x, mask, moments)
-    dy = tf.cast(dy, deviation.dtype)
-    return tf.stack([accurate_sum(dy, axes), accurate_sum(dy * deviation, axes)])
+
+    def terms(x, mask, dy):
+        dy = tf.cast(dy, moments.center.dtype)
+        return dy, dy * _deviation(x, mask, moments)
+
+    return tf.stack(pair_of_sums(terms, (x, mask, dy), axes, jit_compile=jit_compile))
 
 
 @kernel
@@ -79,6 +113,8 @@ def input_gradient(
     gamma: tf.Tensor,
     dy: tf.Tensor,
     sums: tf.Tensor,
+    *,
+    jit_compile: bool,
 ) -> tf.Tensor:
     """``dx = gamma / stddev (dy - [sum(dy) + x_hat sum(dy x_hat)] / n)``, the chain rule of Sec. 3, collected.
 
@@ -165,11 +201,22 @@ def batch_normalize(
     return forward(x, gamma, beta)
 
 
-def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int]) -> tf.Tensor:
+def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
     if mask is not None:
-        return accurate_sum(tf.cast(mask, x.dtype), axes)
+        return accurate_sum(tf.cast(mask, dtype), axes)
     size = tf.reduce_prod(tf.gather(tf.shape(x), axes))
-    return tf.reshape(tf.cast(size, x.dtype), [1] * len(x.shape))
+    return tf.reshape(tf.cast(size, dtype), [1] * len(x.shape))
+
+
+def _some_row(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
+    """The value in the middle of each averaged axis; 0 where that is masked, not finite, or there is none."""
+    for axis in axes:
+        middle = tf.shape(x)[axis] // 2
+        here = (slice(None),) * axis + (slice(middle, middle + 1),)
+        x, mask = x[here], None if mask is None else mask[here]
+    row = _select(mask, tf.cast(x, dtype))
+    # A sum over the axes of size 1, because of an empty batch they have size 0.
+    return tf.reduce_sum(tf.where(tf.math.is_finite(row), row, 0), axes, keepdims=True)
 
 
 def _select(mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
