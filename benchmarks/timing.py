@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -13,15 +14,18 @@ WARM_UP = 3
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each call of each function, in turn; the first `WARM_UP` rounds are left out.
+    """Milliseconds of each call of each function, in rounds of random order; the first `WARM_UP` rounds are left out.
 
-    A function must return when its work is done.
+    A function must return when its work is done. The order is random so that none always runs in the other's wake,
+    with its data in the cache or its threads still spinning.
     """
+    order, shuffle = list(functions), random.Random(0).shuffle
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(WARM_UP + repeats):
-        for name, function in functions.items():
+        shuffle(order)
+        for name in order:
             start = time.perf_counter()
-            function()
+            functions[name]()
             if repeat >= WARM_UP:
                 times[name].append(1e3 * (time.perf_counter() - start))
     return times

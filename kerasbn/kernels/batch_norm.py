@@ -71,37 +71,58 @@ def normalize(
     x: tf.Tensor,
     mask: tf.Tensor | None,
     moments: Moments,
-    inverse_stddev: tf.Tensor,
     gamma: tf.Tensor,
     beta: tf.Tensor,
     *,
+    epsilon: float,
     dtype: str,
     jit_compile: bool,
 ) -> tf.Tensor:
-    """``gamma (x - mean) / stddev + beta`` (Alg. 1, lines 3 and 4), in `dtype`.
+    """``gamma (x - mean) / sqrt(variance + epsilon) + beta`` (Alg. 1, lines 3 and 4), in `dtype`.
 
     As ``(x - mean) scale + beta``, not ``x scale + (beta - mean scale)``, which cancels when the mean is large.
     """
-    return tf.cast(_deviation(x, mask, moments) * (gamma * inverse_stddev) + beta, dtype)
+    scale = gamma * _inverse_stddev(moments, epsilon)
+    return tf.cast(_deviation(x, mask, moments) * scale + beta, dtype)
 
 
 @kernel
-def gradient_sums(
+def normalize_batch(
+    x: tf.Tensor,
+    mask: tf.Tensor | None,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    *,
+    axes: tuple[int, ...],
+    epsilon: float,
+    dtype: str,
+    jit_compile: bool,
+) -> tuple[tf.Tensor, Moments]:
+    """`batch_moments` and `normalize` in one program: Alg. 1. Moments are in the dtype of `gamma`."""
+    moments = batch_moments(x, mask, axes=axes, dtype=gamma.dtype.name, jit_compile=jit_compile)
+    y = normalize(x, mask, moments, gamma, beta, epsilon=epsilon, dtype=dtype, jit_compile=jit_compile)
+    return y, moments
+
+
+@kernel
+def parameter_gradients(
     x: tf.Tensor,
     mask: tf.Tensor | None,
     moments: Moments,
     dy: tf.Tensor,
     *,
     axes: tuple[int, ...],
+    epsilon: float,
     jit_compile: bool,
 ) -> tf.Tensor:
-    """``sum(dy)`` and ``sum(dy (x - mean))`` over `axes`, stacked: what one replica adds to the gradient (Sec. 3)."""
+    """``dgamma = sum(dy x_hat)`` and ``dbeta = sum(dy)`` over `axes` (Sec. 3), stacked."""
 
     def terms(x, mask, dy):
         dy = tf.cast(dy, moments.center.dtype)
-        return dy, dy * _deviation(x, mask, moments)
+        return dy * _deviation(x, mask, moments), dy
 
-    return tf.stack(pair_of_sums(terms, (x, mask, dy), axes, jit_compile=jit_compile))
+    total, dbeta = pair_of_sums(terms, (x, mask, dy), axes, jit_compile=jit_compile)
+    return tf.stack([total * _inverse_stddev(moments, epsilon), dbeta])
 
 
 @kernel
@@ -109,96 +130,115 @@ def input_gradient(
     x: tf.Tensor,
     mask: tf.Tensor | None,
     moments: Moments,
-    inverse_stddev: tf.Tensor,
     gamma: tf.Tensor,
     dy: tf.Tensor,
     sums: tf.Tensor,
     *,
+    epsilon: float,
     jit_compile: bool,
 ) -> tf.Tensor:
-    """``dx = gamma / stddev (dy - [sum(dy) + x_hat sum(dy x_hat)] / n)``, the chain rule of Sec. 3, collected.
+    """``dx = gamma / stddev (dy - [dbeta + x_hat dgamma] / n)``, the chain rule of Sec. 3, collected.
 
-    Where `mask` is `False`, `x` had no part in the statistics and the bracket is absent.
+    `sums` are the `parameter_gradients` of the whole batch that `moments` are of. Where `mask` is `False`, `x` had no
+    part in the statistics and the bracket is absent.
     """
-    deviation = _deviation(x, mask, moments)
+    dgamma, dbeta = tf.unstack(sums)
+    deviation, inverse_stddev = _deviation(x, mask, moments), _inverse_stddev(moments, epsilon)
     # divide_no_nan: without a counted value no x had a part in the statistics, under any mask.
-    shared = tf.math.divide_no_nan(sums[0] + deviation * (sums[1] * tf.square(inverse_stddev)), moments.count)
+    shared = tf.math.divide_no_nan(dbeta + deviation * (dgamma * inverse_stddev), moments.count)
     dx = (tf.cast(dy, deviation.dtype) - _select(mask, shared)) * (gamma * inverse_stddev)
     return tf.cast(_drop_spoiled(x, mask, dx), x.dtype)
+
+
+@kernel
+def gradients(
+    x: tf.Tensor,
+    mask: tf.Tensor | None,
+    moments: Moments,
+    gamma: tf.Tensor,
+    dy: tf.Tensor,
+    *,
+    axes: tuple[int, ...],
+    epsilon: float,
+    jit_compile: bool,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`input_gradient` and `parameter_gradients` in one program."""
+    run = {"epsilon": epsilon, "jit_compile": jit_compile}
+    sums = parameter_gradients(x, mask, moments, dy, axes=axes, **run)
+    return input_gradient(x, mask, moments, gamma, dy, sums, **run), sums
 
 
 def batch_normalize(
     x: tf.Tensor,
     gamma: tf.Tensor,
     beta: tf.Tensor,
-    moments: Moments,
     mask: tf.Tensor | None = None,
+    moments: Moments | None = None,
     *,
-    axes: Sequence[int],
+    axes: tuple[int, ...],
     epsilon: float,
     dtype: str,
     jit_compile: bool,
     statistics: Callable[[tf.Tensor], Moments],
-    over_replicas: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
-) -> tf.Tensor:
-    """``gamma (x - mean) / sqrt(variance + epsilon) + beta``, with a gradient that knows the moments come from `x`.
+    over_replicas: Callable[[tf.Tensor], tf.Tensor] | None = None,
+) -> tuple[tf.Tensor, Moments]:
+    """Normalizes a batch by its moments, with a gradient that knows the moments come from `x`.
 
     Args:
         x: The batch, collapsed.
         gamma: Scale, a vector.
         beta: Offset, a vector.
-        moments: Those of the batch, ``statistics(x)``. They receive no gradient; `x` receives theirs.
         mask: As for `batch_moments`.
+        moments: Those of the batch, ``statistics(x)``, where they are known already. They receive no gradient; `x`
+            receives theirs. By default they are computed here, in one program with the rest.
         axes: The averaged axes.
         epsilon: Added to the variance.
         dtype: Of the result.
         jit_compile: Whether XLA compiles the kernels.
         statistics: ``x -> Moments`` in differentiable operations, used only for derivatives of second and higher order.
-        over_replicas: Sums a tensor over all replicas whose batches are in `moments`.
+        over_replicas: Sums a tensor over all replicas whose batches are in `moments`, if there are several.
 
     Returns:
-        The normalized batch, of the shape of `x`.
+        The normalized batch, of the shape of `x`, and its moments.
     """
-    axes = tuple(axes)
     constant = tf.stop_gradient
+    settings = {"epsilon": epsilon, "jit_compile": jit_compile}
 
-    def inverse(m: Moments) -> tf.Tensor:
-        return tf.math.rsqrt(m.variance() + epsilon)
-
-    def differentiate(x, gamma, dy, moments, jit_compile):
-        local = gradient_sums(x, mask, moments, dy, axes=axes, jit_compile=jit_compile)
-        total, inverse_stddev = over_replicas(local), inverse(moments)
-        dx = input_gradient(x, mask, moments, inverse_stddev, gamma, dy, total, jit_compile=jit_compile)
+    def differentiate(x, gamma, dy, moments, **settings):
+        if over_replicas is None:
+            dx, sums = gradients(x, mask, moments, gamma, dy, axes=axes, **settings)
+        else:
+            sums = parameter_gradients(x, mask, moments, dy, axes=axes, **settings)
+            dx = input_gradient(x, mask, moments, gamma, dy, over_replicas(sums), **settings)
         # gamma and beta get this replica's part only: their gradients are summed over replicas by the optimizer.
-        return dx, local[1] * inverse_stddev, local[0]
+        return dx, *tf.unstack(sums)
 
     # Two nested gradients, each an opaque kernel on values that no tape follows, so that nothing is kept but what is
     # named here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
     @tf.custom_gradient
     def forward(x, gamma, beta):
-        y = normalize(
-            constant(x),
-            mask,
-            moments,
-            inverse(moments),
-            constant(gamma),
-            constant(beta),
-            dtype=dtype,
-            jit_compile=jit_compile,
-        )
-        return y, lambda dy: backward(x, gamma, dy)
+        values = constant(x), mask, constant(gamma), constant(beta)
+        if moments is None:
+            y, found = normalize_batch(*values, axes=axes, dtype=dtype, **settings)
+        else:
+            y, found = normalize(*values[:2], moments, *values[2:], dtype=dtype, **settings), moments
+        return (y, *found), lambda dy, *_: backward(x, gamma, dy, found)
 
-    @tf.custom_gradient
-    def backward(x, gamma, dy):
-        def second(*upstream):
-            with tf.GradientTape() as tape:
-                tape.watch((x, gamma, dy))
-                again = differentiate(x, gamma, dy, statistics(x), jit_compile=False)
-            return tape.gradient(again, (x, gamma, dy), upstream, unconnected_gradients="zero")
+    def backward(x, gamma, dy, moments):
+        @tf.custom_gradient
+        def first(x, gamma, dy):
+            def second(*upstream):
+                with tf.GradientTape() as tape:
+                    tape.watch((x, gamma, dy))
+                    again = differentiate(x, gamma, dy, statistics(x), epsilon=epsilon, jit_compile=False)
+                return tape.gradient(again, (x, gamma, dy), upstream, unconnected_gradients="zero")
 
-        return differentiate(constant(x), constant(gamma), constant(dy), moments, jit_compile), second
+            return differentiate(constant(x), constant(gamma), constant(dy), moments, **settings), second
 
-    return forward(x, gamma, beta)
+        return first(x, gamma, dy)
+
+    y, *found = forward(x, gamma, beta)
+    return y, Moments(*found)
 
 
 def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
@@ -217,6 +257,10 @@ def _some_row(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: 
     row = _select(mask, tf.cast(x, dtype))
     # A sum over the axes of size 1, because of an empty batch they have size 0.
     return tf.reduce_sum(tf.where(tf.math.is_finite(row), row, 0), axes, keepdims=True)
+
+
+def _inverse_stddev(moments: Moments, epsilon: float) -> tf.Tensor:
+    return tf.math.rsqrt(moments.variance() + epsilon)
 
 
 def _select(mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:

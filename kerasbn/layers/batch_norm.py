@@ -231,26 +231,29 @@ class BatchNorm(keras.layers.BatchNormalization):
             moments = batch_moments(x, flat_mask, axes=axes, dtype=dtype, jit_compile=jit_compile)
             return merge_over_replicas(moments) if self.synchronized else moments
 
-        moments = statistics(tf.stop_gradient(flat), jit_compile)
-        gamma = self._vector(self.gamma, dtype) if self.scale else tf.ones_like(moments.center)
-        beta = self._vector(self.beta, dtype) if self.center else tf.zeros_like(moments.center)
-        if self.renorm:
-            r, d = self._renorm_correction(moments)
-            gamma, beta = gamma * r, beta + gamma * d
-        self._update_statistics(moments)
-        y = batch_normalize(
+        gamma = self._vector(self.gamma, dtype) if self.scale else self._vector(tf.ones_like(self.moving_mean), dtype)
+        beta = self._vector(self.beta, dtype) if self.center else self._vector(tf.zeros_like(self.moving_mean), dtype)
+        # What depends on the moments before the batch is normalized keeps the two from being one program.
+        moments = None
+        if self.renorm or self.synchronized:
+            moments = statistics(tf.stop_gradient(flat), jit_compile)
+            if self.renorm:
+                r, d = self._renorm_correction(moments)
+                gamma, beta = gamma * r, beta + gamma * d
+        y, moments = batch_normalize(
             flat,
             gamma,
             beta,
-            moments,
             flat_mask,
+            moments,
             axes=axes,
             epsilon=self.epsilon,
             dtype=self.compute_dtype,
             jit_compile=jit_compile,
             statistics=lambda x: statistics(x, jit_compile=False),
-            over_replicas=sum_over_replicas if self.synchronized else tf.identity,
+            over_replicas=sum_over_replicas if self.synchronized else None,
         )
+        self._update_statistics(moments)
         y = tf.reshape(y, tf.shape(x))
         y.set_shape(x.shape)
         return y

@@ -22,8 +22,8 @@ def test_compiled_equals_plain(case, mode):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
-def compiled_calls(layer, *specs):
-    """How many calls of XLA-compiled functions are in the graph of one training step."""
+def compiled_programs(layer, *specs):
+    """How many XLA programs are in the graph of one training step."""
     step = tf.function(
         lambda x, dy: train(layer, x, dy), autograph=False, input_signature=[tf.TensorSpec(*s) for s in specs]
     )
@@ -44,8 +44,15 @@ def compiled_calls(layer, *specs):
 def test_what_is_compiled(jit_compile, shape, compiled):
     layer = BatchNorm(jit_compile=jit_compile)
     layer.build((None, None, 3))
-    calls = compiled_calls(layer, (shape, "float32"), (shape, "float32"))
-    assert calls == (4 if compiled else 0)  # moments, normalize, sums, dx
+    programs = compiled_programs(layer, (shape, "float32"), (shape, "float32"))
+    assert programs == (2 if compiled else 0)  # forward, backward
+
+
+def test_renorm_is_one_program_more():
+    """The correction comes between moments and normalization."""
+    layer = BatchNorm(renorm=True)
+    layer.build((None, 3))
+    assert compiled_programs(layer, ((None, 3), "float32"), ((None, 3), "float32")) == 3
 
 
 def test_auto_is_plain_in_eager_mode(monkeypatch):
