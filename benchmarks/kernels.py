@@ -78,23 +78,6 @@ def ready(function, *arguments):
     return call
 
 
-def torch_step(shape, x, dy):
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    rank = len(shape)
-    order = (0, rank - 1, *range(1, rank - 1))  # channels_last memory, channels-first indices
-    layer = {2: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d}[rank](shape[-1], eps=1e-3)
-    x, dy = (torch.from_numpy(t.numpy().copy()).permute(order).requires_grad_(True) for t in (x, dy))
-
-    def call():
-        x.grad = None
-        layer.zero_grad()
-        layer(x).backward(dy.detach())
-
-    return call
-
-
 def floor(shape, x, dy):
     """The four passes, in whatever this machine has that streams on all cores."""
     x, dy = (t.numpy().reshape(-1).copy() for t in (x, dy))
@@ -124,10 +107,6 @@ def functions(shape):
         found[f"kerasbn {mode}"] = layer_step(BatchNorm, shape, mode, x, dy)
         found[f"keras {mode}"] = layer_step(keras.layers.BatchNormalization, shape, mode, x, dy)
         found[f"fused {mode}"] = fused_step(shape, mode, x, dy)
-    try:
-        found["torch"] = torch_step(shape, x, dy)
-    except ModuleNotFoundError:
-        pass
     return found
 
 

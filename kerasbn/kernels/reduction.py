@@ -34,7 +34,8 @@ def pair_of_sums(
     Returns:
         Two tensors of the rank of the terms.
     """
-    if jit_compile and axes[0] == 0 and not tf.config.list_logical_devices("GPU"):
+    only_cpus = all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+    if jit_compile and only_cpus and axes[0] == 0:
         return _loop(terms, tensors, axes)
     a, b = terms(*tensors)
     return accurate_sum(a, axes), accurate_sum(b, axes)
