@@ -8,8 +8,7 @@ from pathlib import Path
 # TensorFlow's notes on the machine are of no use to a reader of the table.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.mnist_sigmoid.data import DATASETS
-
+#: The data sets, with the steps that each is trained for.
 STEPS = {"digits": 10_000, "mnist": 50_000, "fashion_mnist": 50_000}
 MEASUREMENTS = 200
 
@@ -38,7 +37,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--dataset",
-        choices=DATASETS,
+        choices=STEPS,
         default="digits",
         help="digits comes with scikit-learn, the others need --download once",
     )
@@ -47,7 +46,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--download", action="store_true", help="download and prepare the data set if it is missing")
     parser.add_argument(
-        "--steps", type=positive(int), help=f"training steps (default: {STEPS})", default=argparse.SUPPRESS
+        "--steps",
+        type=positive(int),
+        help=f"training steps (default: {', '.join(f'{n:,} for {name}' for name, n in STEPS.items())})",
+        default=argparse.SUPPRESS,
     )
     parser.add_argument("--batch-size", type=positive(int), default=60, help="examples a step")
     parser.add_argument("--learning-rate", type=positive(float), default=0.1, help="of SGD, for both networks")

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-DATASETS = ("digits", "mnist", "fashion_mnist")
-
 
 class DatasetMissing(Exception):
     """The data set is not on this machine; the message says how to get it."""
@@ -23,7 +21,7 @@ class Data:
 
 
 def load(name: str, data_dir: Path | None = None, download: bool = False) -> Data:
-    """Loads one of `DATASETS`. A pixel is 1 where it is at least half as bright as can be."""
+    """Loads `"digits"`, `"mnist"` or `"fashion_mnist"`. A pixel is 1 where it is at least half as bright as can be."""
     return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download)
 
 
