@@ -1,5 +1,7 @@
 """What leaves Python: inference folds and runs where there is neither kerasbn nor XLA."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -44,6 +46,21 @@ def test_tflite_folds_into_the_convolution():
     np.testing.assert_allclose(y, ours(X), rtol=1e-4, atol=1e-4)
 
 
+def asks_for_xla(function) -> bool:
+    """Whether a graph, or any function in it, is one that only XLA can run."""
+    definition = str(function.graph.as_graph_def())
+    return re.search(r'"_XlaMustCompile"\s*value\s*{\s*b: true', definition) is not None
+
+
+def exported(model, path, training):
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signature = [tf.TensorSpec((None, *X.shape[1:]))]
+    archive.add_endpoint("serve", lambda x: model(x, training=training), input_signature=signature)
+    archive.write_out(path, verbose=False)
+    return tf.saved_model.load(path)
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"renorm": True}, {"momentum": None}, {"axis": (2, 3)}, {"jit_compile": True}], ids=str
 )
@@ -52,7 +69,10 @@ def test_saved_model_runs_without_xla(settings, tmp_path):
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
     np.testing.assert_allclose(served.serve(X), model(X), rtol=1e-6, atol=1e-6)
-    for function in served.signatures.values():
-        definition = function.graph.as_graph_def(add_shapes=False)
-        nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
-        assert not any(node.attr["_XlaMustCompile"].b for node in nodes if "_XlaMustCompile" in node.attr)
+    assert not any(asks_for_xla(function) for function in served.signatures.values())
+
+
+def test_a_training_function_does_ask_for_xla(tmp_path):
+    """That is, the test above would see it."""
+    served = exported(network(BatchNorm), tmp_path / "training", training=True)
+    assert any(asks_for_xla(function) for function in served.signatures.values())

@@ -44,7 +44,7 @@ def test_accurate_sum_is_the_sum(size, axis, dynamic):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_accurate_sum_is_accurate(jit_compile):
-    """The plain reductions lose four digits here: equal values round the same way at every addition."""
+    """Over equal values, which round the same way at every addition."""
     x = np.full((100_003, 2), 0.1, "float32")
     wanted = x.astype("float64").sum(0)
 

@@ -60,7 +60,7 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
     step = block * unroll
 
     def slices(start, size):
-        return [None if t is None else tf.slice(t, _first(start, t), _first(size, t, tf.shape(t))) for t in tensors]
+        return [None if t is None else _rows(t, start, size) for t in tensors]
 
     def body(i, total):
         for number in range(unroll):
@@ -82,9 +82,10 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
     return tf.math.real(total), tf.math.imag(total)
 
 
-def _first(value: tf.Tensor | int, t: tf.Tensor, others: tf.Tensor | None = None) -> tf.Tensor:
-    """A vector for `tf.slice`: `value` for the first axis of `t`, and `others`, or 0, for the rest."""
-    return tf.concat([[value], tf.zeros([len(t.shape) - 1], "int32") if others is None else others[1:]], 0)
+def _rows(t: tf.Tensor, start: tf.Tensor | int, size: tf.Tensor) -> tf.Tensor:
+    """`size` rows of `t` from `start`, whose number XLA knows even where it does not know `start`."""
+    begin = tf.concat([[start], tf.zeros([len(t.shape) - 1], "int32")], 0)
+    return tf.slice(t, begin, tf.concat([[size], tf.shape(t)[1:]], 0))
 
 
 def accurate_sum(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:

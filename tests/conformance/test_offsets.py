@@ -34,7 +34,7 @@ DATA = [(0.0, None), (0.0, "first"), (1e4, None), (1e6, "first"), (1e6, "middle"
 
 @pytest.mark.parametrize(("mean", "outlier"), DATA)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("mode", [*MODES, "plain graph"])
+@pytest.mark.parametrize("mode", [*MODES, "plain graph", "plain inlined"])
 def test_any_mean(mode, layout, mean, outlier):
     shape, axis, masked = LAYOUTS[layout]
     random = np.random.default_rng(0)
@@ -46,7 +46,9 @@ def test_any_mean(mode, layout, mean, outlier):
         x[sample] += 1e4
         if masked:
             mask[sample] = True
-    layer = BatchNorm(axis=axis, momentum=0.0, epsilon=EPSILON, jit_compile=False if mode == "plain graph" else "auto")
+    layer = BatchNorm(
+        axis=axis, momentum=0.0, epsilon=EPSILON, jit_compile=False if mode.startswith("plain") else "auto"
+    )
     layer.build(shape)
     static = (None, *shape[1:])
     step = in_mode(
