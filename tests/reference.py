@@ -64,3 +64,17 @@ def renorm_correction(mu, sigma2, renorm_mean, renorm_stddev, eps, rmin=0.0, rma
     stddev = np.maximum(renorm_stddev, np.sqrt(eps))
     r = np.clip(np.sqrt(sigma2 + eps) / stddev, rmin, rmax)
     return r, np.clip((mu - renorm_mean) / stddev, -dmax, dmax)
+
+
+def _sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+#: Activations, each with its derivative, both functions of the input.
+ACTIVATIONS = {
+    None: (lambda z: z, lambda z: np.ones_like(z)),
+    "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0),
+    "relu6": (lambda z: np.clip(z, 0, 6), lambda z: ((z > 0) & (z < 6)) * 1.0),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.2 * z), lambda z: np.where(z > 0, 1, 0.2)),
+    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * (1 - _sigmoid(z))),
+}

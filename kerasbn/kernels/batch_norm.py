@@ -3,73 +3,23 @@
 All take tensors collapsed by `View`: `x` of shape ``[..., kept, ...]``, vectors of the same rank with size 1 on the
 averaged axes. `x` and `dy` may be in half precision: they are widened inside a kernel, and what is kept for the
 backward pass is `x` as it came and one number a channel. Vectors are in float32 at least.
+
+An `activation` is an elementwise function applied to the result, or `None`. Its input, which its derivative needs, is
+computed again from `x` in the backward pass: one fused multiplication and addition instead of a tensor to keep.
 """
 
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from kerasbn.kernels.reduction import accurate_sum, pair_of_sums
+from kerasbn.kernels.batch_moments import batch_moments, joined, moments_of_parts
+from kerasbn.kernels.masking import drop_spoiled, select
+from kerasbn.kernels.reduction import pair_of_sums
+from kerasbn.kernels.strategy import cut
 from kerasbn.kernels.xla import kernel
-from kerasbn.moments import Moments, anchor
+from kerasbn.moments import Moments
 
-#: How far, in standard deviations, the center may be from the mean. It costs ``log10(FAR)`` digits of the mean, twice
-#: as many of the variance; a row of Gaussian values is farther off in one of 512 channels once in three thousand
-#: times.
-FAR = 5.0
-
-
-@kernel
-def batch_moments(
-    x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...], dtype: str, jit_compile: bool
-) -> Moments:
-    """Moments of `x` over `axes`, of the values under `mask` alone if there is one.
-
-    Formula (Chan, Golub & LeVeque 1983, eq. 1.7), with a center near the mean and ``d = x - center``:
-    ``offset = sum(d) / n``, ``m2 = sum(d^2) - n offset^2``. It is right to float32 at any mean if the center is
-    within some standard deviations of it; without a center, as ``E[x^2] - E[x]^2``, it has no digit left at a mean of
-    1000 sigma.
-
-    Compiled, the first center is a row of the batch, and one pass does if that row is no outlier in any channel,
-    which the pass itself tells; else a second pass has the mean that the first one found for its center. In plain
-    operations the first pass is the mean, and there are always two.
-
-    Args:
-        x: The batch, collapsed.
-        mask: Booleans that broadcast to `x`, with `True` where a value counts; size 1 along no averaged axis. Or
-            `None`.
-        axes: The axes to average over.
-        dtype: The dtype of the result.
-        jit_compile: Whether XLA compiles this.
-
-    Returns:
-        `Moments`, all 0 where nothing is counted.
-    """
-    count = _count(x, mask, axes, dtype)
-
-    def around(center):
-        def terms(x, mask):
-            d = _select(mask, tf.cast(x, dtype) - center)
-            return d, tf.square(d)
-
-        total, squares = pair_of_sums(terms, (x, mask), axes, jit_compile=jit_compile)
-        offset = tf.math.divide_no_nan(total, count)
-        return Moments(count, center, offset, tf.maximum(squares - total * offset, 0))
-
-    if not jit_compile:
-        return around(anchor(tf.math.divide_no_nan(accurate_sum(_select(mask, tf.cast(x, dtype)), axes), count)))
-
-    def needed(passes, moments):
-        is_far = tf.reduce_any(tf.square(moments.offset) > FAR**2 * moments.variance())
-        return (passes == 0) | ((passes == 1) & is_far)
-
-    def one_more(passes, moments):
-        return passes + 1, around(anchor(moments.mean))
-
-    row = _some_row(x, mask, axes, dtype)
-    nothing = tf.zeros_like(row)
-    _, moments = tf.while_loop(needed, one_more, (0, Moments(count, row, nothing, nothing)))
-    return moments
+Activation = Callable[[tf.Tensor], tf.Tensor] | None
 
 
 @kernel
@@ -81,97 +31,122 @@ def normalize(
     beta: tf.Tensor,
     *,
     epsilon: float,
+    activation: Activation,
     dtype: str,
     jit_compile: bool,
 ) -> tf.Tensor:
-    """``gamma (x - mean) / sqrt(variance + epsilon) + beta`` (Alg. 1, lines 3 and 4), in `dtype`.
+    """``activation(gamma (x - mean) / sqrt(variance + epsilon) + beta)`` (Alg. 1, lines 3 and 4), in `dtype`.
 
     As ``(x - mean) scale + beta``, not ``x scale + (beta - mean scale)``, which cancels when the mean is large.
     """
-    scale = gamma * _inverse_stddev(moments, epsilon)
-    return tf.cast(_deviation(x, mask, moments) * scale + beta, dtype)
+    z = _deviation(x, mask, moments) * (gamma * _inverse_stddev(moments, epsilon)) + beta
+    return tf.cast(z if activation is None else activation(z), dtype)
 
 
 @kernel
 def normalize_batch(
     x: tf.Tensor,
     mask: tf.Tensor | None,
+    parts: Sequence[Moments],
     gamma: tf.Tensor,
     beta: tf.Tensor,
     *,
     axes: tuple[int, ...],
     epsilon: float,
+    activation: Activation,
     dtype: str,
     jit_compile: bool,
 ) -> tuple[tf.Tensor, Moments]:
-    """`batch_moments` and `normalize` in one program: Alg. 1. Moments are in the dtype of `gamma`."""
-    moments = batch_moments(x, mask, axes=axes, dtype=gamma.dtype.name, jit_compile=jit_compile)
-    y = normalize(x, mask, moments, gamma, beta, epsilon=epsilon, dtype=dtype, jit_compile=jit_compile)
-    return y, moments
+    """Moments and `normalize` in one program: Alg. 1. Moments are in the dtype of `gamma`.
+
+    Moments of `parts` of the batch are merged; where there are none yet, they are computed.
+    """
+    if not parts:
+        parts = [batch_moments(x, mask, axes=axes, dtype=gamma.dtype.name, jit_compile=jit_compile)]
+    moments = joined(parts)
+    run = {"epsilon": epsilon, "activation": activation, "dtype": dtype, "jit_compile": jit_compile}
+    return normalize(x, mask, moments, gamma, beta, **run), moments
 
 
 @kernel
 def parameter_gradients(
     x: tf.Tensor,
     mask: tf.Tensor | None,
-    moments: Moments,
     dy: tf.Tensor,
+    moments: Moments,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
     *,
     axes: tuple[int, ...],
     epsilon: float,
+    activation: Activation,
     jit_compile: bool,
 ) -> tf.Tensor:
-    """``dgamma = sum(dy x_hat)`` and ``dbeta = sum(dy)`` over `axes` (Sec. 3), stacked."""
+    """``dgamma = sum(dz x_hat)`` and ``dbeta = sum(dz)`` over `axes` (Sec. 3), stacked.
+
+    `dz` is the derivative before the activation, `dy` that behind it.
+    """
+    inverse_stddev = _inverse_stddev(moments, epsilon)
 
     def terms(x, mask, dy):
-        dy = tf.cast(dy, moments.center.dtype)
-        return dy * _deviation(x, mask, moments), dy
+        deviation = _deviation(x, mask, moments)
+        dz = _before_activation(dy, deviation, gamma * inverse_stddev, beta, activation)
+        return dz * deviation, dz
 
     total, dbeta = pair_of_sums(terms, (x, mask, dy), axes, jit_compile=jit_compile)
-    return tf.stack([total * _inverse_stddev(moments, epsilon), dbeta])
+    return tf.stack([total * inverse_stddev, dbeta])
 
 
 @kernel
 def input_gradient(
     x: tf.Tensor,
     mask: tf.Tensor | None,
+    dy: tf.Tensor,
     moments: Moments,
     gamma: tf.Tensor,
-    dy: tf.Tensor,
+    beta: tf.Tensor,
     sums: tf.Tensor,
     *,
     epsilon: float,
+    activation: Activation,
     jit_compile: bool,
 ) -> tf.Tensor:
-    """``dx = gamma / stddev (dy - [dbeta + x_hat dgamma] / n)``, the chain rule of Sec. 3, collected.
+    """``dx = gamma / stddev (dz - [dbeta + x_hat dgamma] / n)``, the chain rule of Sec. 3, collected.
 
     `sums` are the `parameter_gradients` of the whole batch that `moments` are of. Where `mask` is `False`, `x` had no
     part in the statistics and the bracket is absent.
     """
     dgamma, dbeta = tf.unstack(sums)
     deviation, inverse_stddev = _deviation(x, mask, moments), _inverse_stddev(moments, epsilon)
+    dz = _before_activation(dy, deviation, gamma * inverse_stddev, beta, activation)
     # divide_no_nan: without a counted value no x had a part in the statistics, under any mask.
     shared = tf.math.divide_no_nan(dbeta + deviation * (dgamma * inverse_stddev), moments.count)
-    dx = (tf.cast(dy, deviation.dtype) - _select(mask, shared)) * (gamma * inverse_stddev)
-    return tf.cast(_drop_spoiled(x, mask, dx), x.dtype)
+    dx = (dz - select(mask, shared)) * (gamma * inverse_stddev)
+    return tf.cast(drop_spoiled(x, mask, dx), x.dtype)
 
 
 @kernel
 def gradients(
     x: tf.Tensor,
     mask: tf.Tensor | None,
+    dy: tf.Tensor,
     moments: Moments,
     gamma: tf.Tensor,
-    dy: tf.Tensor,
+    beta: tf.Tensor,
+    parts: Sequence[tf.Tensor],
     *,
     axes: tuple[int, ...],
     epsilon: float,
+    activation: Activation,
     jit_compile: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`input_gradient` and `parameter_gradients` in one program."""
-    run = {"epsilon": epsilon, "jit_compile": jit_compile}
-    sums = parameter_gradients(x, mask, moments, dy, axes=axes, **run)
-    return input_gradient(x, mask, moments, gamma, dy, sums, **run), sums
+    """`input_gradient` and `parameter_gradients` in one program.
+
+    The latter are the sum of those of `parts` of the batch; where there are none yet, they are computed.
+    """
+    values, run = (x, mask, dy, moments, gamma, beta), {"epsilon": epsilon, "activation": activation}
+    sums = tf.add_n(parts) if parts else parameter_gradients(*values, axes=axes, jit_compile=jit_compile, **run)
+    return input_gradient(*values, sums, jit_compile=jit_compile, **run), sums
 
 
 def batch_normalize(
@@ -183,7 +158,9 @@ def batch_normalize(
     *,
     axes: tuple[int, ...],
     epsilon: float,
+    activation: Activation = None,
     dtype: str,
+    parts: int = 1,
     jit_compile: bool,
     statistics: Callable[[tf.Tensor], Moments],
     over_replicas: Callable[[tf.Tensor], tf.Tensor] | None = None,
@@ -199,7 +176,9 @@ def batch_normalize(
             receives theirs. By default they are computed here, in one program with the rest.
         axes: The averaged axes.
         epsilon: Added to the variance.
+        activation: Applied to the result.
         dtype: Of the result.
+        parts: In how many parts sums over the batch are computed.
         jit_compile: Whether XLA compiles the kernels.
         statistics: ``x -> Moments`` in differentiable operations, used only for derivatives of second and higher order.
         over_replicas: Sums a tensor over all replicas whose batches are in `moments`, if there are several.
@@ -208,14 +187,19 @@ def batch_normalize(
         The normalized batch, of the shape of `x`, and its moments.
     """
     constant = tf.stop_gradient
-    settings = {"epsilon": epsilon, "jit_compile": jit_compile}
+    settings = {"epsilon": epsilon, "activation": activation}
 
-    def differentiate(x, gamma, dy, moments, **settings):
+    def differentiate(x, gamma, beta, dy, *, moments, parts, jit_compile):
+        run = settings | {"jit_compile": jit_compile}
+        sums = [
+            parameter_gradients(*part, moments, gamma, beta, axes=axes, **run)
+            for part in (cut((x, mask, dy), parts) if parts > 1 or over_replicas else [])
+        ]
         if over_replicas is None:
-            dx, sums = gradients(x, mask, moments, gamma, dy, axes=axes, **settings)
+            dx, sums = gradients(x, mask, dy, moments, gamma, beta, sums, axes=axes, **run)
         else:
-            sums = parameter_gradients(x, mask, moments, dy, axes=axes, **settings)
-            dx = input_gradient(x, mask, moments, gamma, dy, over_replicas(sums), **settings)
+            sums = tf.add_n(sums)
+            dx = input_gradient(x, mask, dy, moments, gamma, beta, over_replicas(sums), **run)
         # gamma and beta get this replica's part only: their gradients are summed over replicas by the optimizer.
         return dx, *tf.unstack(sums)
 
@@ -223,62 +207,52 @@ def batch_normalize(
     # named here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
     @tf.custom_gradient
     def forward(x, gamma, beta):
-        values = constant(x), mask, constant(gamma), constant(beta)
+        run = settings | {"dtype": dtype, "jit_compile": jit_compile}
+        batch, vectors = (constant(x), mask), (constant(gamma), constant(beta))
         if moments is None:
-            y, found = normalize_batch(*values, axes=axes, dtype=dtype, **settings)
+            of = {"axes": axes, "dtype": gamma.dtype.name, "jit_compile": jit_compile}
+            found = moments_of_parts(*batch, parts=parts, **of) if parts > 1 else ()
+            y, found = normalize_batch(*batch, found, *vectors, axes=axes, **run)
         else:
-            y, found = normalize(*values[:2], moments, *values[2:], dtype=dtype, **settings), moments
-        return (y, *found), lambda dy, *_: backward(x, gamma, dy, found)
+            y, found = normalize(*batch, moments, *vectors, **run), moments
+        return (y, *found), lambda dy, *_: backward(x, gamma, beta, dy, found)
 
-    def backward(x, gamma, dy, moments):
+    def backward(x, gamma, beta, dy, moments):
         @tf.custom_gradient
-        def first(x, gamma, dy):
+        def first(*values):
             def second(*upstream):
                 with tf.GradientTape() as tape:
-                    tape.watch((x, gamma, dy))
-                    again = differentiate(x, gamma, dy, statistics(x), epsilon=epsilon, jit_compile=False)
-                return tape.gradient(again, (x, gamma, dy), upstream, unconnected_gradients="zero")
+                    tape.watch(values)
+                    again = differentiate(*values, moments=statistics(values[0]), parts=1, jit_compile=False)
+                return tape.gradient(again, values, upstream, unconnected_gradients="zero")
 
-            return differentiate(constant(x), constant(gamma), constant(dy), moments, **settings), second
+            known = {"moments": moments, "parts": parts, "jit_compile": jit_compile}
+            return differentiate(*map(constant, values), **known), second
 
-        return first(x, gamma, dy)
+        return first(x, gamma, beta, dy)
 
     y, *found = forward(x, gamma, beta)
     return y, Moments(*found)
-
-
-def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
-    if mask is not None:
-        return accurate_sum(tf.cast(mask, dtype), axes)
-    size = tf.reduce_prod(tf.gather(tf.shape(x), axes))
-    return tf.reshape(tf.cast(size, dtype), [1] * len(x.shape))
-
-
-def _some_row(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
-    """The value in the middle of each averaged axis; 0 where that is masked, not finite, or there is none."""
-    for axis in axes:
-        middle = tf.shape(x)[axis] // 2
-        here = (slice(None),) * axis + (slice(middle, middle + 1),)
-        x, mask = x[here], None if mask is None else mask[here]
-    row = _select(mask, tf.cast(x, dtype))
-    # A sum over the axes of size 1, because of an empty batch they have size 0.
-    return tf.reduce_sum(tf.where(tf.math.is_finite(row), row, 0), axes, keepdims=True)
 
 
 def _inverse_stddev(moments: Moments, epsilon: float) -> tf.Tensor:
     return tf.math.rsqrt(moments.variance() + epsilon)
 
 
-def _select(mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
-    """`x` where the mask is `True`, 0 elsewhere, also where `x` is NaN."""
-    return x if mask is None else tf.where(mask, x, tf.zeros([], x.dtype))
-
-
 def _deviation(x: tf.Tensor, mask: tf.Tensor | None, moments: Moments) -> tf.Tensor:
     """``x - mean`` without rounding error. A masked value that is not finite counts as the mean: it must not spread."""
-    return _drop_spoiled(x, mask, (tf.cast(x, moments.center.dtype) - moments.center) - moments.offset)
+    return drop_spoiled(x, mask, (tf.cast(x, moments.center.dtype) - moments.center) - moments.offset)
 
 
-def _drop_spoiled(x: tf.Tensor, mask: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:
-    """`value`, but 0 where `x` is masked and not finite."""
-    return value if mask is None else tf.where(mask | tf.math.is_finite(x), value, tf.zeros([], value.dtype))
+def _before_activation(
+    dy: tf.Tensor, deviation: tf.Tensor, scale: tf.Tensor, beta: tf.Tensor, activation: Activation
+) -> tf.Tensor:
+    """The derivative with respect to the input of the activation, from `dy`, that with respect to its output."""
+    dy = tf.cast(dy, deviation.dtype)
+    if activation is None:
+        return dy
+    with tf.GradientTape() as tape:
+        z = deviation * scale + beta
+        tape.watch(z)
+        y = activation(z)
+    return tape.gradient(y, z, dy)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from kerasbn.kernels.strategy import loops_over_rows
+
 Pair = tuple[tf.Tensor, tf.Tensor]
 
 #: Of `accurate_sum`: an accumulator takes a 256th of the terms.
@@ -28,16 +30,15 @@ def pair_of_sums(
     """``sum(a)`` and ``sum(b)`` with ``a, b = terms(*tensors)`` over `axes`, which stay as size 1. Empty sums are 0.
 
     Args:
-        terms: An elementwise function of (slices along the first axis of) the tensors to two real tensors of one dtype.
-        tensors: Of one rank and size along the first axis; `None` is handed to `terms` as it is.
+        terms: An elementwise function of (slices along an axis of) the tensors to two real tensors of one dtype.
+        tensors: Of one rank and size along ``axes[0]``; `None` is handed to `terms` as it is.
         axes: The axes to add over, not negative, ascending.
         jit_compile: Whether XLA compiles this.
 
     Returns:
         Two tensors of the rank of the terms.
     """
-    only_cpus = all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
-    if jit_compile and only_cpus and axes[0] == 0:
+    if loops_over_rows(jit_compile):
         return _loop(terms, tensors, axes)
     a, b = terms(*tensors)
     return accurate_sum(a, axes), accurate_sum(b, axes)
@@ -49,18 +50,19 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
     XLA:CPU makes scalar, strided code of a reduction over leading axes, and reads the input once for each of two
     results. It makes vector code of a loop that adds slices of rows. A complex number is the one way to hand two
     results of one loop nest on: ``a + ib``. Sizes come from shapes, which are constants by the time that XLA
-    compiles.
+    compiles. A row is what lies at one position of the first averaged axis.
     """
+    axis, *others = axes
     given = [t for t in tensors if t is not None]
     shape, unroll = tf.shape(given[0]), SLICES // len(given)
-    rows = shape[0]
-    per_row = tf.maximum(tf.reduce_prod(shape[1:]), 1)
+    rows = shape[axis]
+    per_row = tf.maximum(tf.reduce_prod(shape) // tf.maximum(rows, 1), 1)
     # A slice larger than the input would not compile, also in a loop without iterations.
     block = tf.minimum(tf.clip_by_value(SLICE_BYTES // 4 // per_row, 1, SLICE_ROWS), rows // unroll)
     step = block * unroll
 
     def slices(start, size):
-        return [None if t is None else _rows(t, start, size) for t in tensors]
+        return [None if t is None else _rows(t, axis, start, size) for t in tensors]
 
     def body(i, total):
         for number in range(unroll):
@@ -73,19 +75,19 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
         lambda i, _: i < iterations,
         body,
         (0, start),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, *start.shape[1:]])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([*start.shape[:axis], None, *start.shape[axis + 1 :]])),
     )
     done = iterations * step
     rest = tf.complex(*terms(*slices(done, rows - done)))
-    total = tf.reduce_sum(total, 0, keepdims=True) + tf.reduce_sum(rest, 0, keepdims=True)
-    total = accurate_sum(total, axes[1:])
+    total = tf.reduce_sum(total, axis, keepdims=True) + tf.reduce_sum(rest, axis, keepdims=True)
+    total = accurate_sum(total, others)
     return tf.math.real(total), tf.math.imag(total)
 
 
-def _rows(t: tf.Tensor, start: tf.Tensor | int, size: tf.Tensor) -> tf.Tensor:
+def _rows(t: tf.Tensor, axis: int, start: tf.Tensor | int, size: tf.Tensor) -> tf.Tensor:
     """`size` rows of `t` from `start`, whose number XLA knows even where it does not know `start`."""
-    begin = tf.concat([[start], tf.zeros([len(t.shape) - 1], "int32")], 0)
-    return tf.slice(t, begin, tf.concat([[size], tf.shape(t)[1:]], 0))
+    shape, before, after = tf.shape(t), [0] * axis, [0] * (len(t.shape) - axis - 1)
+    return tf.slice(t, [*before, start, *after], tf.concat([shape[:axis], [size], shape[axis + 1 :]], 0))
 
 
 def accurate_sum(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+#: In place of the size of an axis: of any size, and with statistics of its own at each position but weights in common.
+GROUPS = -1
+
 
 @dataclass(frozen=True)
 class View:
@@ -19,7 +22,7 @@ class View:
 
     Attributes:
         runs: Neighbouring axes of one kind, in order, each with the number of its positions if it is kept, or `None`
-            if it is averaged over.
+            if it is averaged over. An axis of groups is kept, and has `GROUPS` positions.
     """
 
     runs: tuple[tuple[tuple[int, ...], int | None], ...]
@@ -50,7 +53,7 @@ class View:
 
     def vector(self, v: tf.Tensor) -> tf.Tensor:
         """Reshapes a weight, one number for each kept position, to broadcast against a collapsed tensor."""
-        return tf.reshape(v, [1 if size is None else size for _, size in self.runs])
+        return tf.reshape(v, [1 if size in (None, GROUPS) else size for _, size in self.runs])
 
 
 def _positions(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor | int:

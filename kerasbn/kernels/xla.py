@@ -14,7 +14,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     program that XLA compiles already it is inlined. ``False`` runs its operations as they stand, whatever surrounds
     them. Arguments that are not tensors are static: each value compiles once.
     """
-    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.cache
+    def compiled(ranks: tuple[int, ...]) -> Callable[..., Any]:
+        # One trace for tensors of all sizes: to trace anew is a third of what a new size costs. But not of all ranks.
+        return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
     @functools.wraps(function)
     def run(*args: Any, jit_compile: bool, **static: Any) -> Any:
@@ -23,8 +27,27 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         # In the gradient of a branch or loop, arguments come from the graph outside of it. They must enter the inner
         # graph before the call: what enters while TensorFlow prepares a compiled call, it takes for part of an XLA
         # program, and the branch around it, which is none, does not hand it in.
-        return compiled(
-            *tf.nest.map_structure(lambda t: None if t is None else tf.identity(t), args), jit_compile=True, **static
-        )
+        args = tf.nest.map_structure(lambda t: None if t is None else tf.identity(t), args)
+        ranks = tuple(len(t.shape) for t in tf.nest.flatten(args) if t is not None)
+        return compiled(ranks)(*args, jit_compile=True, **static)
 
     return run
+
+
+def inside_xla() -> bool:
+    """Whether the graph that is being built becomes part of one XLA program, as with ``compile(jit_compile=True)``.
+
+    There is no public way to ask. TensorFlow marks such graphs with a control flow context, of which the accessor is
+    private; should it go, the answer is `True`, with which nothing is wrong and large layers are slower in a graph.
+    """
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    while graph is not None:
+        if not hasattr(graph, "_get_control_flow_context"):
+            return True
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False

@@ -30,6 +30,19 @@ def number(name: str, value: Any, lowest: float, highest: float = float("inf")) 
     return parsed
 
 
+def optional_count(name: str, value: Any) -> int | None:
+    """`value` as an integer from 1 on, or `None`."""
+    if value is None:
+        return None
+    try:
+        parsed = operator.index(value)
+    except TypeError:
+        parsed = 0
+    if parsed < 1 or isinstance(value, bool):
+        raise ValueError(f"Argument `{name}` must be an integer not below 1, or None. Received: {name}={value!r}.")
+    return parsed
+
+
 def parse_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
     """`renorm_clipping` as a dictionary, its bounds in order."""
     keys = ("rmax", "rmin", "dmax")

@@ -6,11 +6,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasbn.kernels.batch_norm import batch_moments, batch_normalize
-from kerasbn.kernels.view import View
+from kerasbn.kernels import strategy
+from kerasbn.kernels.batch_moments import joined, moments_of_parts
+from kerasbn.kernels.batch_norm import batch_normalize
+from kerasbn.kernels.groups import by_groups, move_in_turn
+from kerasbn.kernels.view import GROUPS, View
 from kerasbn.layers import arguments
 from kerasbn.moments import Moments
 from kerasbn.sync import merge_over_replicas, sum_over_replicas
+
+#: Activations that are computed within the kernels. They are elementwise, and cheap enough to compute twice.
+FUSED_ACTIVATIONS = (keras.activations.relu, keras.activations.relu6, keras.activations.leaky_relu)
 
 
 @keras.saving.register_keras_serializable("kerasbn")
@@ -62,6 +68,13 @@ class BatchNorm(keras.layers.BatchNormalization):
             collective forward, one backward, shards of any size, masks too.
         unbiased: Whether the moving variance takes the unbiased variance ``m / (m - 1) * variance`` (Alg. 2, line
             10), m being the number of values averaged. The batch itself is always normalized with the biased one.
+        activation: What is applied to the result: a name or function as in `keras.activations`, a layer, or `None` for
+            nothing. The same as a layer of its own behind this one; ReLU, ReLU6 and leaky ReLU are computed with the
+            normalization, forward and backward, and save two passes over memory and a tensor between the two.
+        virtual_batch_size: Integer, or `None` for the whole batch: in training, groups of so many consecutive samples
+            are normalized each with moments of their own (*ghost* batch normalization, Hoffer et al. 2017, Alg. 1),
+            and the moving statistics move by one group after the other. The remainder of a batch that does not divide
+            is a smaller group.
         jit_compile: Whether XLA compiles the training step of the layer. `True`: always. `False`: never by the
             layer's own doing. `"auto"`: in a graph (`fit`, `tf.function`), where all axes but the batch have a static
             size; not in eager mode and not for inputs of variable length, since XLA compiles anew for each length.
@@ -119,6 +132,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         synchronized: bool = False,
         *,
         unbiased: bool = False,
+        activation: Any = None,
+        virtual_batch_size: int | None = None,
         jit_compile: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
@@ -145,6 +160,14 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.renorm_clipping = arguments.parse_clipping(renorm_clipping) if renorm else renorm_clipping
         self.renorm_momentum = arguments.number("renorm_momentum", renorm_momentum, 0, 1)
         self.unbiased = unbiased
+        self.activation = keras.activations.get(activation)
+        self.virtual_batch_size = arguments.optional_count("virtual_batch_size", virtual_batch_size)
+        if synchronized and self.virtual_batch_size:
+            raise ValueError(
+                "Argument `virtual_batch_size` must be None if `synchronized` is True: the one splits the batch of a "
+                "replica, the other joins those of all replicas. "
+                f"Received: virtual_batch_size={virtual_batch_size!r}, synchronized={synchronized!r}."
+            )
         self.jit_compile = arguments.one_of("jit_compile", jit_compile, ("auto", True, False))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -152,6 +175,13 @@ class BatchNorm(keras.layers.BatchNormalization):
         sizes = arguments.kept_sizes(self.axis, input_shape)
         shape = tuple(sizes.values())
         self._view = View.of(len(input_shape), sizes)
+        if self.virtual_batch_size:
+            if 0 in sizes:
+                raise ValueError(
+                    "Argument `virtual_batch_size` needs a batch axis that is averaged over. "
+                    f"Received: virtual_batch_size={self.virtual_batch_size}, axis={self.axis!r}. Leave out axis 0."
+                )
+            self._view = View.of(len(input_shape) + 1, {0: GROUPS} | {a + 1: size for a, size in sizes.items()})
         # How a weight broadcasts against an input: as it is if it lies along the last axis.
         last = tuple(sizes) == (len(input_shape) - 1,)
         self._broadcast_shape = shape if last else tuple(sizes.get(axis, 1) for axis in range(len(input_shape)))
@@ -199,7 +229,11 @@ class BatchNorm(keras.layers.BatchNormalization):
         x = arguments.parse_inputs(inputs, keras.backend.result_type(self.compute_dtype, "float32"))
         if mask is not None:
             mask = arguments.parse_mask(mask, x)
-        return self._train(x, mask) if training and self.trainable else self._infer(x, mask)
+        if not (training and self.trainable):
+            return self.activation(self._infer(x, mask))
+        size = self.virtual_batch_size
+        y = by_groups(self._train, x, mask, size) if size else self._train(x, mask)
+        return y if self.activation in FUSED_ACTIVATIONS else self.activation(y)
 
     def _infer(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
         """Normalizes with the moving statistics, in operations that every converter knows and folds."""
@@ -220,23 +254,28 @@ class BatchNorm(keras.layers.BatchNormalization):
         return tf.cast(y, self.compute_dtype)
 
     def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-        """Normalizes with the moments of the batch and updates the moving statistics."""
+        """Normalizes with the moments of the batch, or of each group, and updates the moving statistics."""
         dtype = keras.backend.result_type(x.dtype, "float32")
-        axes = self._view.averaged
-        jit_compile = self._compiles(x)
+        jit_compile = strategy.compiles(x) if self.jit_compile == "auto" else bool(self.jit_compile)
+        parts = strategy.number_of_parts(x, self._view) if jit_compile else 1
         flat = self._view.collapse(x)
         flat_mask = None if mask is None else self._view.collapse_mask(mask, x)
+        of = {"axes": self._view.averaged, "dtype": dtype}
 
-        def statistics(x, jit_compile):
-            moments = batch_moments(x, flat_mask, axes=axes, dtype=dtype, jit_compile=jit_compile)
+        def statistics(x, parts=1, jit_compile=False):
+            moments = joined(moments_of_parts(x, flat_mask, parts=parts, jit_compile=jit_compile, **of))
             return merge_over_replicas(moments) if self.synchronized else moments
 
-        gamma = self._vector(self.gamma, dtype) if self.scale else self._vector(tf.ones_like(self.moving_mean), dtype)
-        beta = self._vector(self.beta, dtype) if self.center else self._vector(tf.zeros_like(self.moving_mean), dtype)
+        ones = tf.ones_like(self.moving_mean)
+        gamma = self._vector(self.gamma if self.scale else ones, dtype)
+        beta = self._vector(self.beta if self.center else 0 * ones, dtype)
+        if self.virtual_batch_size:
+            # One of each a group, so that each group has gradients of its own, which add up here.
+            gamma, beta = (tf.repeat(weight, tf.shape(flat)[0], axis=0) for weight in (gamma, beta))
         # What depends on the moments before the batch is normalized keeps the two from being one program.
         moments = None
         if self.renorm or self.synchronized:
-            moments = statistics(tf.stop_gradient(flat), jit_compile)
+            moments = statistics(tf.stop_gradient(flat), parts, jit_compile)
             if self.renorm:
                 r, d = self._renorm_correction(moments)
                 gamma, beta = gamma * r, beta + gamma * d
@@ -246,22 +285,19 @@ class BatchNorm(keras.layers.BatchNormalization):
             beta,
             flat_mask,
             moments,
-            axes=axes,
+            axes=self._view.averaged,
             epsilon=self.epsilon,
+            activation=self.activation if self.activation in FUSED_ACTIVATIONS else None,
             dtype=self.compute_dtype,
+            parts=parts,
             jit_compile=jit_compile,
-            statistics=lambda x: statistics(x, jit_compile=False),
+            statistics=statistics,
             over_replicas=sum_over_replicas if self.synchronized else None,
         )
         self._update_statistics(moments)
         y = tf.reshape(y, tf.shape(x))
         y.set_shape(x.shape)
         return y
-
-    def _compiles(self, x: tf.Tensor) -> bool:
-        if self.jit_compile != "auto":
-            return bool(self.jit_compile)
-        return not tf.executing_eagerly() and None not in x.shape[1:] and tf.test.is_built_with_xla()
 
     def _vector(self, weight: Any, dtype: str) -> tf.Tensor:
         return self._view.vector(tf.cast(weight, dtype))
@@ -280,21 +316,26 @@ class BatchNorm(keras.layers.BatchNormalization):
         return r, d
 
     def _update_statistics(self, moments: Moments) -> None:
-        """Moves every moving statistic towards the batch, where the batch has values to count."""
-        counted = moments.count > 0
-        dtype = moments.center.dtype
+        """Moves every moving statistic towards the batch, or one group after the other, where there are values."""
+        dtype, groups = moments.center.dtype, bool(self.virtual_batch_size)
         mean, variance = moments.mean, moments.variance(self.unbiased)
+        counted = moments.count > 0
+        if groups:
+            counted = tf.broadcast_to(counted, tf.shape(mean))
+
+        def store(weight, value):
+            weight.assign(tf.cast(tf.reshape(value, weight.shape), weight.dtype))
+            return value
 
         def move(weight, value, rate):
-            moving = self._vector(weight, dtype)
+            moving, rate = self._vector(weight, dtype), tf.where(counted, tf.convert_to_tensor(rate, dtype), 0)
             # In this form a rate of 1 forgets the old value altogether.
-            new = tf.where(counted, moving * (1 - rate) + value * rate, moving)
-            weight.assign(tf.cast(tf.reshape(new, weight.shape), weight.dtype))
-            return new
+            return store(weight, move_in_turn(moving, value, rate) if groups else moving * (1 - rate) + value * rate)
 
         if self.momentum is None:
-            count = self._view.vector(self.moving_count) + tf.cast(counted, "int64")
-            self.moving_count.assign(tf.reshape(count, self.moving_count.shape))
+            more = tf.cast(counted, "int64")
+            count = self._view.vector(self.moving_count) + (tf.cumsum(more) if groups else more)
+            store(self.moving_count, tf.reduce_max(count, 0, keepdims=True) if groups else count)
             rate = 1 / tf.maximum(tf.cast(count, dtype), 1)
         else:
             rate = 1 - self.momentum
@@ -303,8 +344,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             move(self.moving_variance, variance, rate)
             return
         # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
-        new = move(self.moving_stddev, tf.sqrt(variance + self.epsilon), rate)
-        move(self.moving_variance, tf.nn.relu(tf.square(new) - self.epsilon), 1)
+        new = tf.nn.relu(tf.square(move(self.moving_stddev, tf.sqrt(variance + self.epsilon), rate)) - self.epsilon)
+        any_counted = tf.reduce_any(counted, 0, keepdims=True) if groups else counted
+        store(self.moving_variance, tf.where(any_counted, new, self._vector(self.moving_variance, dtype)))
         move(self.renorm_mean, mean, 1 - self.renorm_momentum)
         move(self.renorm_stddev, tf.sqrt(moments.variance() + self.epsilon), 1 - self.renorm_momentum)
 
@@ -317,6 +359,10 @@ class BatchNorm(keras.layers.BatchNormalization):
         config.update(renorm=self.renorm, renorm_clipping=self.renorm_clipping, renorm_momentum=self.renorm_momentum)
         if self.unbiased:
             config["unbiased"] = self.unbiased
+        if self.activation is not keras.activations.linear:
+            config["activation"] = keras.activations.serialize(self.activation)
+        if self.virtual_batch_size is not None:
+            config["virtual_batch_size"] = self.virtual_batch_size
         if self.jit_compile != "auto":
             config["jit_compile"] = self.jit_compile
         return config

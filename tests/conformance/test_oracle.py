@@ -18,34 +18,40 @@ def case(request):
 
 def expected(case, layer):
     """The oracle's y, (dx, dgamma, dbeta) and weights after the step, given the weights before it."""
-    w = {weight.name: case.vector(weight) for weight in layer.weights if weight.name != "moving_count"}
-    gamma, beta = w.get("gamma", 1.0), w.get("beta", 0.0)
+    before = {weight.name: case.vector(weight) for weight in layer.weights if weight.name != "moving_count"}
+    after, gamma, beta = dict(before), before.get("gamma", 1.0), before.get("beta", 0.0)
+    activation, slope = reference.ACTIVATIONS[case.settings.get("activation")]
     mask = None if case.mask is None else case.mask[..., None]
-    n = reference.algorithm_1(case.x, gamma, beta, layer.epsilon, case.axes, mask)
-    r, d = 1.0, 0.0
-    if layer.renorm:
-        r, d = reference.renorm_correction(
-            n.mu, n.sigma2, w["renorm_mean"], w["renorm_stddev"], layer.epsilon, **layer.renorm_clipping
-        )
-    y = gamma * (n.x_hat * r + d) + beta
-    dy = case.dy.astype("float64")
-    dx, dgamma, dbeta = reference.backward(case.x, gamma * r, dy, layer.epsilon, case.axes, mask)
-    dgamma = r * dgamma + d * dbeta
+    size = layer.virtual_batch_size or len(case.x)
+    ys, dxs, dgamma, dbeta = [], [], 0, 0
+    for number, group in enumerate(slice(start, start + size) for start in range(0, len(case.x), size)):
+        x, group_mask = case.x[group].astype("float64"), None if mask is None else mask[group]
+        n = reference.algorithm_1(x, gamma, beta, layer.epsilon, case.axes, group_mask)
+        r, d = 1.0, 0.0
+        if layer.renorm:
+            statistics = before["renorm_mean"], before["renorm_stddev"]
+            r, d = reference.renorm_correction(n.mu, n.sigma2, *statistics, layer.epsilon, **layer.renorm_clipping)
+        z = gamma * (n.x_hat * r + d) + beta
+        dz = case.dy[group] * slope(z)
+        dx, group_dgamma, group_dbeta = reference.backward(x, gamma * r, dz, layer.epsilon, case.axes, group_mask)
+        ys.append(activation(z))
+        dxs.append(dx)
+        dgamma, dbeta = dgamma + r * group_dgamma + d * group_dbeta, dbeta + group_dbeta
 
-    def move(name, value, momentum):
-        momentum = 0.0 if momentum is None else momentum  # the first batch is the whole average
-        w[name] = momentum * w[name] + (1 - momentum) * value
+        def move(name, value, momentum):
+            after[name] = momentum * after[name] + (1 - momentum) * value
 
-    variance = reference.algorithm_2_variance(n.sigma2, n.m) if layer.unbiased else n.sigma2
-    move("moving_mean", n.mu, layer.momentum)
-    if layer.renorm:
-        move("moving_stddev", np.sqrt(variance + layer.epsilon), layer.momentum)
-        w["moving_variance"] = np.maximum(w["moving_stddev"] ** 2 - layer.epsilon, 0)
-        move("renorm_mean", n.mu, layer.renorm_momentum)
-        move("renorm_stddev", np.sqrt(n.sigma2 + layer.epsilon), layer.renorm_momentum)
-    else:
-        move("moving_variance", variance, layer.momentum)
-    return y, {"x": dx, "gamma": dgamma, "beta": dbeta}, w
+        variance = reference.algorithm_2_variance(n.sigma2, n.m) if layer.unbiased else n.sigma2
+        momentum = number / (number + 1) if layer.momentum is None else layer.momentum
+        move("moving_mean", n.mu, momentum)
+        if layer.renorm:
+            move("moving_stddev", np.sqrt(variance + layer.epsilon), momentum)
+            after["moving_variance"] = np.maximum(after["moving_stddev"] ** 2 - layer.epsilon, 0)
+            move("renorm_mean", n.mu, layer.renorm_momentum)
+            move("renorm_stddev", np.sqrt(n.sigma2 + layer.epsilon), layer.renorm_momentum)
+        else:
+            move("moving_variance", variance, momentum)
+    return np.concatenate(ys), {"x": np.concatenate(dxs), "gamma": dgamma, "beta": dbeta}, after
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -71,11 +77,14 @@ def test_inference(case):
     layer = case.layer()
     before = layer.get_weights()
     w = {weight.name: case.vector(weight) for weight in layer.weights if weight.name != "moving_count"}
-    y = reference.inference(
+    activation, _ = reference.ACTIVATIONS[case.settings.get("activation")]
+    z = reference.inference(
         case.x, w.get("gamma", 1.0), w.get("beta", 0.0), w["moving_mean"], w["moving_variance"], layer.epsilon
     )
     for training in (False, None):
-        np.testing.assert_allclose(layer(case.x, training=training, mask=case.mask), y, **TOLERANCE[case.dtype])
+        np.testing.assert_allclose(
+            layer(case.x, training=training, mask=case.mask), activation(z), **TOLERANCE[case.dtype]
+        )
     for old, new in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

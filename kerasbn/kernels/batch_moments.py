@@ -1,0 +1,100 @@
+"""The moments of a batch: the first half of the batch-normalizing transform (Ioffe & Szegedy 2015, Alg. 1)."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from kerasbn.kernels.masking import select
+from kerasbn.kernels.reduction import accurate_sum, pair_of_sums
+from kerasbn.kernels.strategy import cut
+from kerasbn.kernels.xla import kernel
+from kerasbn.moments import Moments, anchor, merge
+
+#: How far, in standard deviations, the center may be from the mean. It costs ``log10(FAR)`` digits of the mean, twice
+#: as many of the variance; a row of Gaussian values is farther off in one of 512 channels once in three thousand
+#: times.
+FAR = 5.0
+
+
+@kernel
+def batch_moments(
+    x: tf.Tensor, mask: tf.Tensor | None, *, axes: tuple[int, ...], dtype: str, jit_compile: bool
+) -> Moments:
+    """Moments of `x` over `axes`, of the values under `mask` alone if there is one.
+
+    Formula (Chan, Golub & LeVeque 1983, eq. 1.7), with a center near the mean and ``d = x - center``:
+    ``offset = sum(d) / n``, ``m2 = sum(d^2) - n offset^2``. It is right to float32 at any mean if the center is
+    within some standard deviations of it; without a center, as ``E[x^2] - E[x]^2``, it has no digit left at a mean of
+    1000 sigma.
+
+    Compiled, the first center is a row of the batch, and one pass does if that row is no outlier in any channel,
+    which the pass itself tells; else a second pass has the mean that the first one found for its center. In plain
+    operations the first pass is the mean, and there are always two.
+
+    Args:
+        x: The batch, collapsed.
+        mask: Booleans that broadcast to `x`, with `True` where a value counts; size 1 along no averaged axis. Or
+            `None`.
+        axes: The axes to average over.
+        dtype: The dtype of the result.
+        jit_compile: Whether XLA compiles this.
+
+    Returns:
+        `Moments`, all 0 where nothing is counted.
+    """
+    count = _count(x, mask, axes, dtype)
+
+    def around(center):
+        def terms(x, mask):
+            d = select(mask, tf.cast(x, dtype) - center)
+            return d, tf.square(d)
+
+        total, squares = pair_of_sums(terms, (x, mask), axes, jit_compile=jit_compile)
+        offset = tf.math.divide_no_nan(total, count)
+        return Moments(count, center, offset, tf.maximum(squares - total * offset, 0))
+
+    if not jit_compile:
+        return around(anchor(tf.math.divide_no_nan(accurate_sum(select(mask, tf.cast(x, dtype)), axes), count)))
+
+    def needed(passes, moments):
+        is_far = tf.reduce_any(tf.square(moments.offset) > FAR**2 * moments.variance())
+        return (passes == 0) | ((passes == 1) & is_far)
+
+    def one_more(passes, moments):
+        return passes + 1, around(anchor(moments.mean))
+
+    row = _some_row(x, mask, axes, dtype)
+    nothing = tf.zeros_like(row)
+    _, moments = tf.while_loop(needed, one_more, (0, Moments(count, row, nothing, nothing)))
+    return moments
+
+
+def moments_of_parts(
+    x: tf.Tensor, mask: tf.Tensor | None, *, parts: int, axes: tuple[int, ...], dtype: str, jit_compile: bool
+) -> tuple[Moments, ...]:
+    """`batch_moments` of each of so many `parts` of the batch, side by side in a graph. `joined` makes one of them."""
+    run = {"axes": axes, "dtype": dtype, "jit_compile": jit_compile}
+    return tuple(batch_moments(*part, **run) for part in cut((x, mask), parts))
+
+
+def joined(parts: Sequence[Moments]) -> Moments:
+    """The moments of the batch from those of its parts."""
+    return parts[0] if len(parts) == 1 else merge(Moments(*map(tf.stack, zip(*parts, strict=True))))
+
+
+def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
+    if mask is not None:
+        return accurate_sum(tf.cast(mask, dtype), axes)
+    size = tf.reduce_prod(tf.gather(tf.shape(x), axes))
+    return tf.reshape(tf.cast(size, dtype), [1] * len(x.shape))
+
+
+def _some_row(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
+    """The value in the middle of each averaged axis; 0 where that is masked, not finite, or there is none."""
+    for axis in axes:
+        middle = tf.shape(x)[axis] // 2
+        here = (slice(None),) * axis + (slice(middle, middle + 1),)
+        x, mask = x[here], None if mask is None else mask[here]
+    row = select(mask, tf.cast(x, dtype))
+    # A sum over the axes of size 1, because of an empty batch they have size 0.
+    return tf.reduce_sum(tf.where(tf.math.is_finite(row), row, 0), axes, keepdims=True)

@@ -1,0 +1,76 @@
+"""Virtual batches: groups of consecutive samples, each normalized as a batch (Hoffer, Hubara & Soudry 2017, Alg. 1)."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from kerasbn.kernels.xla import inside_xla
+
+
+def by_groups(
+    function: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor], x: tf.Tensor, mask: tf.Tensor | None, size: int
+) -> tf.Tensor:
+    """``function(x, mask)`` of `x` seen as ``[groups, size, ...]``, seen as before again.
+
+    The remainder of a batch that does not divide is a smaller group: the batch is filled up with values that a mask
+    leaves out. A graph that does not know the size of the batch has a branch for it. XLA knows the size when it
+    compiles, and makes nothing of a filling of no values.
+
+    Args:
+        function: Of x ``[groups, size, ...]`` and a mask of the same axes without the last one, or `None`; returns a
+            tensor of the shape of x.
+        x: Of shape ``[batch, ...]``.
+        mask: Broadcasts to the shape of `x` without the last axis, or `None`.
+        size: Samples in a group.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+
+    def whole(x=x, mask=mask):
+        if mask is not None:
+            mask = _group(tf.broadcast_to(mask, tf.shape(x)[:-1]), size)
+        y = tf.reshape(function(_group(x, size), mask), tf.shape(x))
+        y.set_shape(x.shape)
+        return y
+
+    def filled_up():
+        batch = tf.shape(x)[0]
+        missing = -batch % size
+        counts = tf.ones(tf.shape(x)[:-1], "bool") if mask is None else tf.broadcast_to(mask, tf.shape(x)[:-1])
+        more, counts = (tf.pad(t, [[0, missing]] + [[0, 0]] * (len(t.shape) - 1)) for t in (x, counts))
+        more.set_shape([None, *x.shape[1:]])
+        y = whole(more, counts)[:batch]
+        y.set_shape(x.shape)
+        return y
+
+    if x.shape[0] is not None:
+        return filled_up() if x.shape[0] % size else whole()
+    if inside_xla():
+        return filled_up()
+    return tf.cond(tf.shape(x)[0] % size == 0, whole, filled_up)
+
+
+def move_in_turn(moving: tf.Tensor, values: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
+    """Moves an average towards the value of one group after the other.
+
+    Formula (Hoffer et al. 2017, Alg. 1), for each group in order: ``moving = (1 - rate) moving + rate value``; in one
+    expression, group g has the share ``rate_g prod_{h > g} (1 - rate_h)``.
+
+    Args:
+        moving: Of shape ``[1, ...]``.
+        values: One for each group, of shape ``[groups, ...]``.
+        rates: As `values`.
+
+    Returns:
+        Tensor of the shape of `moving`.
+    """
+    stays = 1 - rates
+    share = rates * tf.math.cumprod(stays, axis=0, exclusive=True, reverse=True)
+    return moving * tf.reduce_prod(stays, 0, keepdims=True) + tf.reduce_sum(share * values, 0, keepdims=True)
+
+
+def _group(t: tf.Tensor, size: int) -> tf.Tensor:
+    grouped = tf.reshape(t, tf.concat([[-1, size], tf.shape(t)[1:]], 0))
+    grouped.set_shape([None, size, *t.shape[1:]])
+    return grouped

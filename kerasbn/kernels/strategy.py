@@ -1,0 +1,79 @@
+"""Which of the ways to compute a thing is taken, and the measurements that say so (docs/performance.md)."""
+
+import itertools
+import math
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from kerasbn.kernels.view import View
+from kerasbn.kernels.xla import inside_xla
+
+#: A part of a batch smaller than this is not worth the launch of a program. On two cores whole and halved batches are
+#: even at 2 MB, halves are 1.1 times faster at 4 MB and 1.2 times at 25 MB.
+PART_BYTES = 2**20
+
+#: More parts than this were not measured.
+MOST_PARTS = 8
+
+#: What the size of a batch is taken for where the graph does not know it.
+TYPICAL_BATCH = 32
+
+#: TensorFlow shares the memory of slices along the first axis if rows are multiples of this, and copies others.
+ALIGNMENT = 64
+
+
+def only_cpus() -> bool:
+    """Whether there is no accelerator, and XLA compiles for processors alone."""
+    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+
+
+def compiles(x: tf.Tensor) -> bool:
+    """Whether the kernels for `x` are compiled where the user leaves it to us.
+
+    In eager mode inputs change shape at will, and axes of unknown size do in a graph: XLA compiles for each size. A
+    program that XLA compiles anyway gets the kernels that are made for it.
+    """
+    if tf.executing_eagerly() or not tf.test.is_built_with_xla():
+        return False
+    return None not in x.shape[1:] or inside_xla()
+
+
+def loops_over_rows(jit_compile: bool) -> bool:
+    """Whether sums are loops over slices of rows, which XLA makes vector code of on a CPU; it needs none elsewhere."""
+    return jit_compile and only_cpus()
+
+
+def number_of_parts(x: tf.Tensor, view: View) -> int:
+    """In how many parts a compiled batch is reduced, side by side: about one a core.
+
+    The loop that adds rows runs on one core. A graph runs what does not wait for each other at the same time, so two
+    cores are through with half a batch each in half the time. Parts are slices along the first axis, which share the
+    memory of `x`. Inside one XLA program they would be copies, and run one after the other.
+    """
+    if tf.executing_eagerly() or inside_xla() or not only_cpus() or None in x.shape[1:]:
+        return 1
+    first, size = view.runs[0]
+    row = x.dtype.size * math.prod(x.shape[len(first) :])
+    if size is not None or row % ALIGNMENT:
+        return 1
+    batch = x.dtype.size * math.prod(x.shape[1:]) * (x.shape[0] or TYPICAL_BATCH)
+    return max(1, min(batch // PART_BYTES, _cores(), MOST_PARTS))
+
+
+def cut(tensors: Sequence[tf.Tensor | None], parts: int) -> list[Sequence[tf.Tensor | None]]:
+    """Cuts the first axis of all tensors into so many parts, as equal as can be."""
+    if parts == 1:
+        return [tensors]
+    rows = tf.shape(tensors[0])[0]
+    bounds = [rows * part // parts for part in range(parts + 1)]
+    return [[None if t is None else t[a:b] for t in tensors] for a, b in itertools.pairwise(bounds)]
+
+
+def _cores() -> int:
+    """The cores that TensorFlow may use at once."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threading = tf.config.threading
+    settings = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    return min(here, *(setting or here for setting in settings))
