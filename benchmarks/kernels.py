@@ -1,24 +1,24 @@
-"""`python -m benchmarks.kernels`: one training step of batch normalization, forward and backward, against its peers.
+"""Times one training step of batch normalization, forward and backward, against Keras, TensorFlow and PyTorch.
 
 Every peer gets the same x and dy and gives y, dx, dgamma, dbeta and moving statistics. "floor" is the least that
 memory allows: the four passes (read x; read x, write y; read x and dy; read x and dy, write dx) as plain elementwise
-and reduction operations of PyTorch, or of NumPy on one core where PyTorch is not installed.
+and reduction operations of PyTorch, or of NumPy on one core where PyTorch is not installed. "fused" is TensorFlow's
+fused operation, which has the channels last.
 """
 
 import argparse
+import contextlib
+import math
 import os
-import statistics
-import sys
-from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's threads would spin on into the next one's time
+from importlib.util import find_spec
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.timing import interleaved, median_ratio, table, write
+from benchmarks import floor, fresh, options, report
+from benchmarks.networks import MODES
+from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
 from kerasbn import BatchNorm
 
 SHAPES = [
@@ -31,13 +31,32 @@ SHAPES = [
     (256, 1024),
     (60, 100),
 ]
-MODES = ("graph", "xla")
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+# Where the channels of an image are, for Keras and kerasbn.
+LAYOUTS = {"last": -1, "first": 1, "middle": 2}
+TORCH = {"torch": "contiguous_format", "torch channels_last": "channels_last"}
+# Else PyTorch gets the memory of each step's larger results from the system, page by page: several times the step.
+TORCH_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
-def layer_step(layer_class, shape, mode, x, dy):
-    """A step of a Keras layer, as it is inside `fit`: the batch size is not known to the graph."""
-    layer = layer_class()
-    layer.build(shape)
+def data(shape, dtype):
+    """x and dy."""
+    return [tf.cast(np.random.default_rng(seed).normal(size=shape), dtype) for seed in (0, 1)]
+
+
+def ready(step, mode, x, dy):
+    """A call that returns when the results are there, not when they are promised. As in `fit`, the batch size is not
+    known to the graph.
+    """
+    signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype)] * 2
+    function = tf.function(step, jit_compile=mode == "xla", autograph=False, input_signature=signature)
+    return timed(lambda: function(x, dy)[-1].numpy())  # of one number a channel: what is large would be copied
+
+
+def layer_step(layer_class, mode, axis, x, dy):
+    """A step of a Keras layer."""
+    layer = layer_class(axis=axis, dtype=POLICIES[x.dtype.name])
+    layer.build(x.shape)
 
     def step(x, dy):
         with tf.GradientTape() as tape:
@@ -45,14 +64,14 @@ def layer_step(layer_class, shape, mode, x, dy):
             y = layer(x, training=True)
         return y, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)
 
-    signature = [tf.TensorSpec((None, *shape[1:]))] * 2
-    return ready(tf.function(step, jit_compile=mode == "xla", autograph=False, input_signature=signature), x, dy)
+    return ready(step, mode, x, dy)
 
 
-def fused_step(shape, mode, x, dy):
+def fused_step(mode, x, dy):
     """TensorFlow's fused operation, which takes four dimensions."""
-    image = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
-    channels = shape[-1]
+    if x.shape.rank == 2:
+        x, dy = (t[:, tf.newaxis, tf.newaxis, :] for t in (x, dy))
+    channels = x.shape[-1]
     gamma, beta = tf.Variable(tf.ones(channels)), tf.Variable(tf.zeros(channels))
     mean, variance = tf.Variable(tf.zeros(channels)), tf.Variable(tf.ones(channels))
 
@@ -64,75 +83,120 @@ def fused_step(shape, mode, x, dy):
         variance.assign(0.99 * variance + 0.01 * v)
         return y, *tape.gradient(y, [x, gamma, beta], dy)
 
-    signature = [tf.TensorSpec((None, *image[1:]))] * 2
-    function = tf.function(step, jit_compile=mode == "xla", autograph=False, input_signature=signature)
-    return ready(function, tf.reshape(x, image), tf.reshape(dy, image))
+    return ready(step, mode, x, dy)
 
 
-def ready(function, *arguments):
-    """A call that returns when the results are there, not when they are promised."""
-
-    def call():
-        function(*arguments)[-1].numpy()  # of one number a channel: what is large would be copied
-
-    return call
-
-
-def floor(shape, x, dy):
-    """The four passes, in whatever this machine has that streams on all cores."""
-    x, dy = (t.numpy().reshape(-1).copy() for t in (x, dy))
-    y = np.empty_like(x)
-    try:
-        import torch
-
-        x, dy, y = map(torch.from_numpy, (x, dy, y))
-        torch.set_num_threads(os.cpu_count())
-        add, multiply = torch.add, torch.mul
-    except ModuleNotFoundError:
-        add, multiply = np.add, np.multiply
-
-    def call():
-        x.sum()
-        multiply(x, 2.0, out=y)
-        x.dot(dy)
-        add(x, dy, out=y)
-
-    return call
-
-
-def functions(shape):
-    x, dy = (tf.constant(np.random.default_rng(seed).normal(size=shape), "float32") for seed in (0, 1))
-    found = {"floor": floor(shape, x, dy)}
+def tensorflow_steps(shape, dtype, layout):
+    x, dy = data(shape, dtype)
+    axis = LAYOUTS[layout] if len(shape) == 4 else -1
+    arranged = [tf.constant(np.moveaxis(t.numpy(), -1, axis)) for t in (x, dy)]
+    steps = {}
     for mode in MODES:
-        found[f"kerasbn {mode}"] = layer_step(BatchNorm, shape, mode, x, dy)
-        found[f"keras {mode}"] = layer_step(keras.layers.BatchNormalization, shape, mode, x, dy)
-        found[f"fused {mode}"] = fused_step(shape, mode, x, dy)
-    return found
+        steps[f"kerasbn {mode}"] = layer_step(BatchNorm, mode, axis, *arranged)
+        steps[f"keras {mode}"] = layer_step(keras.layers.BatchNormalization, mode, axis, *arranged)
+        steps[f"fused {mode}"] = fused_step(mode, x, dy)
+    return steps
+
+
+def torch_steps(process, shape, dtype, threads):
+    """PyTorch's steps, which it times in its own process; that is idle meanwhile."""
+
+    def call(function, *arguments):
+        return lambda: process.call(f"benchmarks.torch_peer:{function}", *arguments, threads, timeout=60)
+
+    steps = {"floor": call("four_passes", size(shape, dtype))}
+    for name, layout in TORCH.items():
+        if len(shape) == 4 or layout == "contiguous_format":
+            steps[name] = call("batch_norm", shape, layout, dtype)
+    return steps
+
+
+def size(shape, dtype):
+    return math.prod(shape) * tf.as_dtype(dtype).size
+
+
+def measure(shape, dtype, layout, threads, repeats, process):
+    steps = tensorflow_steps(shape, dtype, layout)
+    if process:
+        steps |= torch_steps(process, shape, dtype, threads)
+    else:
+        steps["floor"] = timed(floor.passes(*floor.numbers(size(shape, dtype)), np.multiply, np.add))
+    times = in_rounds(steps, repeats, WARM_UP)
+    ratios = {
+        f"{peer} / kerasbn {mode}": median_ratio(times[peer], times[f"kerasbn {mode}"])
+        for mode in MODES
+        for peer in times
+        if not peer.startswith("kerasbn")
+    }
+    return {"shape": shape, "megabytes": size(shape, dtype) / 1e6, "milliseconds": medians(times), "ratios": ratios}
+
+
+def rows(content):
+    """The table, from what was written."""
+    results = content["results"]
+    names = max((result["milliseconds"] for result in results), key=len)
+    heading = ["shape (MB)", *(f"{name}, ms" for name in names), *(f"Keras / kerasbn, {mode}" for mode in MODES)]
+    return [heading] + [
+        [
+            f"{'x'.join(map(str, result['shape']))} ({result['megabytes']:.1f})",
+            *(f"{result['milliseconds'][name]:.2f}" if name in result["milliseconds"] else "-" for name in names),
+            *(f"{result['ratios'][f'keras {mode} / kerasbn {mode}']:.1f}" for mode in MODES),
+        ]
+        for result in results
+    ]
+
+
+def parse_shape(text):
+    """A shape such as 32x56x56x64, for argparse."""
+    try:
+        shape = tuple(map(int, text.split("x")))
+    except ValueError:
+        shape = ()
+    if len(shape) not in (2, 4) or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"must be BATCHxCHANNELS or BATCHxHEIGHTxWIDTHxCHANNELS, got {text!r}")
+    return shape
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few repeats, under a minute")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/kernels.json"), help="where the JSON goes")
-    options = parser.parse_args(arguments)
-    measured, rows = [], []
-    for shape in SHAPES:
-        times = interleaved(functions(shape), repeats=5 if options.quick else 40)
-        medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
-        ratios = {}
-        for mode in MODES:
-            for peer in (f"keras {mode}", "fused graph"):
-                ratios[f"{peer} / kerasbn {mode}"] = round(median_ratio(times[peer], times[f"kerasbn {mode}"]), 2)
-            ratios[f"kerasbn {mode} / floor"] = round(median_ratio(times[f"kerasbn {mode}"], times["floor"]), 2)
-        measured.append({"shape": shape, "milliseconds": medians, "ratios": ratios})
-        if not rows:
-            rows.append(["ms, median", *medians, "keras/kerasbn graph", "xla"])
-        speed_up = [f"{ratios[f'keras {mode} / kerasbn {mode}']:.1f}x" for mode in MODES]
-        rows.append(["x".join(map(str, shape)), *(f"{v:.2f}" for v in medians.values()), *speed_up])
-        print("  ".join(rows[-1]), file=sys.stderr, flush=True)
-    print(table(rows))
-    write(options.out, {"benchmark": "kernels", "repeats": 5 if options.quick else 40, "results": measured})
-    print(f"\nWritten: {options.out}")
+    parser = options.parser(
+        "kernels",
+        __doc__,
+        quick="5 rounds; under a minute",
+        repeats="40",
+        example="--quick --shapes 128x8x8x64 60x100 --dtype bfloat16",
+    )
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=parse_shape,
+        default=SHAPES,
+        metavar="NxHxWxC",
+        help="batch, height, width (or neither), channels (default: those of docs/performance.md)",
+    )
+    parser.add_argument("--dtype", choices=POLICIES, default="float32", help="of x; Keras's policies are mixed ones")
+    parser.add_argument("--layout", choices=LAYOUTS, default="last", help="where images have their channels, in Keras")
+    parser.add_argument(
+        "--threads",
+        type=options.at_least_one,
+        metavar="N",
+        help="of an operation, TensorFlow's and PyTorch's (default: as many as there are cores)",
+    )
+    chosen = parser.parse_args(arguments)
+    repeats = chosen.repeats or (5 if chosen.quick else 40)
+    threads = chosen.threads or os.cpu_count()
+    if chosen.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    has_torch = find_spec("torch") is not None
+    results = []
+    with fresh.Process(**TORCH_ENVIRONMENT) if has_torch else contextlib.nullcontext() as process:
+        for shape in chosen.shapes:
+            results.append(measure(shape, chosen.dtype, chosen.layout, threads, repeats, process))
+            report.progress("  ".join(rows({"results": results})[-1]))
+    content = {"benchmark": "kernels", "dtype": chosen.dtype, "layout": chosen.layout, "threads": threads}
+    content |= {"repeats": repeats, "floor": "PyTorch" if has_torch else "NumPy", "results": results}
+    report.publish(chosen.out, content, rows(content))
+    if not has_torch:
+        print("PyTorch is not installed: it has no columns, and the floor is that of NumPy on one core.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""The options that the benchmarks share."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def at_least_one(text: str) -> int:
+    """A positive integer, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return value
+
+
+def parser(name: str, documentation: str, *, quick: str, repeats: str, example: str) -> argparse.ArgumentParser:
+    """A parser with `--quick`, `--repeats` and `--out`; the first paragraph of `documentation` describes it."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=documentation.split("\n\n")[0],
+        epilog=f"Example: python -m benchmarks.{name} {example}",
+    )
+    parser.add_argument("--quick", action="store_true", help=f"for a look: {quick}")
+    parser.add_argument("--repeats", type=at_least_one, metavar="N", help=f"rounds (default: {repeats})")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(f"runs/benchmarks/{name}.json"),
+        metavar="FILE",
+        help="where the JSON goes (default: %(default)s)",
+    )
+    return parser
+
+
+def add_choice(parser: argparse.ArgumentParser, name: str, choices: Iterable[str]) -> None:
+    """An option that takes one or more of `choices`; `None` where it is not given."""
+    choices = tuple(choices)
+    parser.add_argument(
+        f"--{name}",
+        nargs="+",
+        choices=choices,
+        metavar="NAME",
+        help=f"of {', '.join(choices)} (default: all, but for what --quick leaves out)",
+    )
