@@ -1,0 +1,85 @@
+"""Measures the memory that training steps of networks take in fresh processes, at batches where activations dominate.
+
+It is the most that the process had resident at any time, less what it had before the first step, in MB of a million
+bytes. So it holds gradients, activations and what compiling took.
+"""
+
+import re
+import resource
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks import each_network, fresh
+from benchmarks.networks import LAYERS, NETWORKS, compiled, examples
+from benchmarks.timing import in_rounds, median_ratio
+
+STEPS = 3
+STATUS = Path("/proc/self/status")
+
+
+def resident():
+    """Resident bytes of this process, now and at most. Without Linux's /proc the first is the most until now."""
+    if STATUS.exists():
+        # Better than `ru_maxrss`, which on Linux begins with what the parent had at the start of this process.
+        status = STATUS.read_text()
+        return tuple(1024 * int(re.search(rf"^{name}:\s*(\d+) kB$", status, re.M)[1]) for name in ("VmRSS", "VmHWM"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,) * 2
+
+
+def train(name, layer, mode):
+    """Trains in this process, which should be fresh, and returns the MB that it took."""
+    model, batch = compiled(name, layer, mode), NETWORKS[name].large_batch
+    inputs, labels = examples(model, batch)
+    before, _ = resident()
+    model.fit(inputs, labels, batch, epochs=STEPS, verbose=0)
+    _, most = resident()
+    return (most - before) / 1e6
+
+
+def measure(name, mode, repeats):
+    def process(layer):
+        return lambda: fresh.call("benchmarks.memory:train", name, layer, mode)
+
+    megabytes = in_rounds({layer: process(layer) for layer in LAYERS}, repeats)
+    middle = {layer: round(statistics.median(values)) for layer, values in megabytes.items()}
+    return {
+        "batch": NETWORKS[name].large_batch,
+        "megabytes": middle,
+        "kerasbn / keras": median_ratio(megabytes["kerasbn"], megabytes["keras"]),
+        "kerasbn - keras": middle["kerasbn"] - middle["keras"],
+    }
+
+
+def rows(content):
+    """The table, from what was written."""
+    heading = ["model, batch", "mode", *(f"{layer}, MB" for layer in LAYERS), "kerasbn / Keras", "kerasbn - Keras, MB"]
+    return [heading] + [
+        [
+            f"{result['model']}, {result['batch']}",
+            result["mode"],
+            *(str(result["megabytes"][layer]) for layer in LAYERS),
+            f"{result['kerasbn / keras']:.2f}",
+            str(result["kerasbn - keras"]),
+        ]
+        for result in content["results"]
+    ]
+
+
+def main(arguments=None):
+    each_network.main(
+        "memory",
+        __doc__,
+        measure,
+        rows,
+        arguments,
+        repeats=lambda network: 5,
+        repeats_help="5",
+        quick_models=("MLP", "ResNet-20"),
+        quick_repeats=1,
+    )
+
+
+if __name__ == "__main__":
+    main()
