@@ -1,7 +1,6 @@
 """A training step of PyTorch's batch normalization, and the floor in PyTorch's operations, as milliseconds.
 
-To be called in a process without TensorFlow: each library's threads spin for a while after their work, so that in one
-process either slows the other down.
+To be called in a process without TensorFlow: beside it, with the threads of both, the times were not credible.
 """
 
 import time

@@ -1,37 +1,265 @@
 """The benchmarks: that they run and write what they measured. How long anything takes is not tested."""
 
+import importlib
 import json
+import re
+import sys
+from importlib.util import find_spec
 
+import keras
 import pytest
 
-from benchmarks import kernels, models, timing
+from benchmarks import compile_time, floor, fresh, kernels, memory, models, networks, plot, report, tables, timing
+
+everything = importlib.import_module("benchmarks.__main__")
+MLP = ["--models", "MLP", "--modes", "graph", "--repeats", "1"]
 
 
-def test_interleaved_rounds():
+def in_this_process(function, *arguments):
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)(*arguments)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the results of each benchmark, of something small; processes are really fresh for one of them."""
+    folder = tmp_path_factory.mktemp("results")
+    small = networks.NETWORKS["MLP"]._replace(large_batch=100)
+    kernels.main(["--shapes", "2x2x2x3", "8x3", "--repeats", "1", "--out", str(folder / "kernels.json")])
+    models.main([*MLP, "--out", str(folder / "models.json")])
+    compile_time.main([*MLP, "--out", str(folder / "compile_time.json")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fresh, "call", in_this_process)
+        patch.setitem(networks.NETWORKS, "MLP", small)
+        memory.main([*MLP, "--out", str(folder / "memory.json")])
+    return folder
+
+
+# Timing.
+
+
+def test_rounds_have_each_function_once_in_any_order():
     calls = []
-    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    times = timing.interleaved(functions, repeats=5)
-    assert {name: len(values) for name, values in times.items()} == {"a": 5, "b": 5}
-    rounds = [set(calls[i : i + 2]) for i in range(0, len(calls), 2)]
-    assert rounds == [{"a", "b"}] * (5 + timing.WARM_UP)
+    functions = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
+    results = timing.in_rounds(functions, repeats=5, warm_up=2)
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert len(rounds) == 7 and {"".join(sorted(names)) for names in rounds} == {"abc"}
+    assert len(set(rounds)) > 1
+    assert {name: len(values) for name, values in results.items()} == {"a": 5, "b": 5, "c": 5}
+    assert min(map(min, results.values())) > 2 * 3
 
 
 def test_median_ratio_is_of_pairs():
     assert timing.median_ratio([2.0, 30.0, 8.0], [1.0, 10.0, 2.0]) == 3
 
 
-@pytest.mark.parametrize(("benchmark", "few"), [(kernels, "SHAPES"), (models, "MODELS")], ids=["kernels", "models"])
-def test_command(benchmark, few, tmp_path, capsys, monkeypatch):
-    small = [(8, 3)] if few == "SHAPES" else {"MLP": models.MODELS["MLP"]}
-    monkeypatch.setattr(benchmark, few, small)
-    out = tmp_path / "out" / "result.json"
-    benchmark.main(["--quick", "--out", str(out)])
+# Fresh processes.
+
+
+def test_fresh_process_answers_until_it_is_left():
+    with fresh.Process(SAID="once") as process:
+        first = process.call("os:getpid")
+        assert process.call("os:getpid") == first
+        assert process.call("os:getenv", "SAID") == "once"
+    assert fresh.call("os:getpid") != first
+
+
+def test_fresh_process_that_fails_says_why():
+    with fresh.Process() as process:
+        with pytest.raises(fresh.ProcessFailed, match="math domain error"):
+            process.call("math:sqrt", -1)
+        with pytest.raises(fresh.ProcessFailed, match="no result"):
+            process.call("math:sqrt", 1)
+
+
+def test_fresh_process_is_ended_at_its_limit():
+    with fresh.Process() as process, pytest.raises(fresh.ProcessFailed, match=r"limit: 0\.5 s"):
+        process.call("time:sleep", 100, timeout=0.5)
+
+
+# Commands.
+
+
+def test_kernels(folder):
+    stored = json.loads((folder / "kernels.json").read_text())
+    assert stored["machine"]["tensorflow"] and stored["dtype"] == "float32" and stored["layout"] == "last"
+    assert [result["shape"] for result in stored["results"]] == [[2, 2, 2, 3], [8, 3]]
+    image, vectors = ({*result["milliseconds"]} for result in stored["results"])
+    tensorflow = {f"{peer} {mode}" for peer in ("kerasbn", "keras", "fused") for mode in networks.MODES}
+    torch = {"torch", "torch channels_last"} if find_spec("torch") else set()
+    assert image == tensorflow | {"floor"} | torch and vectors == image - {"torch channels_last"}
+    assert all(value > 0 for result in stored["results"] for value in result["milliseconds"].values())
+
+
+def test_kernels_without_torch(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    out = tmp_path / "new" / "kernels.json"
+    kernels.main(["--shapes", "8x3", "--repeats", "1", "--out", str(out)])
     stored = json.loads(out.read_text())
-    assert stored["machine"]["tensorflow"] and stored["results"]
-    assert all(value > 0 for row in stored["results"] for value in row["milliseconds"].values())
-    assert "kerasbn" in capsys.readouterr().out
+    assert stored["floor"] == "NumPy" and not any("torch" in name for name in stored["results"][0]["milliseconds"])
+    assert "PyTorch is not installed" in capsys.readouterr().out
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("layout", ["first", "middle"])
+def test_kernels_settings(dtype, layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    built, layer_step = [], kernels.layer_step
+    monkeypatch.setattr(kernels, "layer_step", lambda *arguments: built.append(arguments) or layer_step(*arguments))
+    kernels.main(
+        [
+            "--shapes",
+            "2x3x4x5",
+            "--repeats",
+            "1",
+            "--dtype",
+            dtype,
+            "--layout",
+            layout,
+            "--out",
+            str(tmp_path / "k.json"),
+        ]
+    )
+    stored = json.loads((tmp_path / "k.json").read_text())
+    assert (stored["dtype"], stored["layout"]) == (dtype, layout)
+    shape, axis = {"first": ((2, 5, 3, 4), 1), "middle": ((2, 3, 5, 4), 2)}[layout]
+    assert {(tuple(x.shape), x.dtype.name, axis) for _, _, axis, x, _ in built} == {(shape, dtype, axis)}
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="PyTorch is not installed")
+def test_threads_and_torch_is_in_a_process_of_its_own(tmp_path):
+    """Threads can be set only before TensorFlow runs."""
+    out = tmp_path / "kernels.json"
+    arguments = ["--shapes", "8x3", "--repeats", "1", "--threads", "1", "--out", str(out)]
+    with fresh.Process() as process:
+        process.call("benchmarks.kernels:main", arguments)
+        assert "torch" not in process.call("tests.test_benchmarks:loaded_modules")
+    assert json.loads(out.read_text())["threads"] == 1
+
+
+def loaded_modules():
+    return [name for name in sys.modules if "." not in name]
+
+
+def test_floor_is_of_the_bytes_asked_for():
+    x, dy, y = floor.numbers(24)
+    assert x.nbytes == dy.nbytes == y.nbytes == 24
+
+
+def test_models(folder):
+    (result,) = json.loads((folder / "models.json").read_text())["results"]
+    assert (result["model"], result["mode"], result["batch"], result["repeats"]) == ("MLP", "graph", 60, 1)
+    assert all(result["milliseconds"][layer] > 0 for layer in networks.LAYERS)
+
+
+def test_compile_time(folder):
+    (result,) = json.loads((folder / "compile_time.json").read_text())["results"]
+    for layer in networks.LAYERS:
+        assert 0 < result["seconds"][layer] < result["epochs"][layer][0]
+        assert len(result["epochs"][layer]) == compile_time.EPOCHS
+    assert compile_time.traced_late([result]) == []
+
+
+def test_what_is_traced_late_is_named():
+    result = {"model": "MLP", "mode": "xla", "traces": {"keras": [1, 1, 1], "kerasbn": [1, 1, 2]}}
+    assert compile_time.traced_late([result]) == ["MLP, xla, kerasbn"]
+
+
+def test_memory(folder):
+    (result,) = json.loads((folder / "memory.json").read_text())["results"]
+    assert result["batch"] == 100 and {*result["megabytes"]} == {*networks.LAYERS}
+    now, most = memory.resident()
+    assert 1e7 < now <= most < 1e12
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (models.main, ["--models", "VGG"], r"--models: invalid choice: 'VGG' .*ResNet-20"),
+        (memory.main, ["--modes", "eager"], r"--modes: invalid choice: 'eager' .*graph.*xla"),
+        (compile_time.main, ["--repeats", "0"], r"--repeats: must be an integer of at least 1, got '0'"),
+        (kernels.main, ["--threads", "two"], r"--threads: must be an integer of at least 1, got 'two'"),
+        (kernels.main, ["--shapes", "8x3x2"], r"--shapes: must be BATCHxCHANNELS or .*got '8x3x2'"),
+        (kernels.main, ["--dtype", "int8"], r"--dtype: invalid choice: 'int8'"),
+        (everything.main, ["--only", "speed"], r"--only: invalid choice: 'speed' .*kernels"),
+        (plot.main, ["nowhere"], "no JSON file in nowhere"),
+        (tables.main, ["nowhere"], "no JSON file in nowhere"),
+    ],
+)
+def test_wrong_arguments_are_named(main, arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "main", [kernels.main, models.main, compile_time.main, memory.main, plot.main, tables.main, everything.main]
+)
+def test_help_has_an_example(main, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "Example: python -m benchmarks" in capsys.readouterr().out
+
+
+def test_pictures(folder):
+    plot.main([str(folder)])
+    for name in ("kernels.png", "networks.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables(folder):
+    tables.main([str(folder)])
+    text = (folder / "tables.md").read_text()
+    assert re.findall("^## (.*)$", text, re.M) == ["compile_time", "kernels", "memory", "models"]
+    assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3
+
+
+def test_everything_at_once(tmp_path, monkeypatch, capfd):
+    runs = {"small": ["kernels", "--shapes", "8x3", "--repeats", "1"], "broken": ["kernels", "--shapes", "8"]}
+    monkeypatch.setattr(everything, "RUNS", runs)
+    assert everything.main(["--quick", "--only", "broken", "small", "--out", str(tmp_path)]) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"small.json", "small.png", "tables.md"}
+    assert re.search(r"Failed:\nkernels --shapes 8 .*broken\.json\n$", capfd.readouterr().err)
+
+
+# What is measured.
+
+
+def test_table_and_markdown():
+    rows = [["a", "bc"], ["def", "g"]]
+    assert report.table(rows) == "  a  bc\n---  --\ndef   g"
+    assert report.markdown(rows) == "| a | bc |\n|---|---|\n| def | g |"
+
+
+def normalizations(model):
+    return sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+
+
+@pytest.mark.parametrize(("name", "count"), [("MLP", 3), ("Inception", 13), ("ResNet-20", 19), ("MobileNetV2", 52)])
+def test_networks_differ_only_by_their_normalization(name, count):
+    found = {layer: networks.NETWORKS[name].build(layer_class) for layer, layer_class in networks.LAYERS.items()}
+    assert {layer: normalizations(model) for layer, model in found.items()} == {
+        "no BN": 0,
+        "keras": count,
+        "kerasbn": count,
+    }
+    assert found["keras"].count_params() == found["kerasbn"].count_params()
+    assert len(found["keras"].layers) == len(found["kerasbn"].layers) == len(found["no BN"].layers) + count
 
 
 def test_resnet20_is_that_of_the_paper():
     """He et al. 2016, table 6: 0.27 million parameters; here with projections instead of padding at two shortcuts."""
-    assert 0.27e6 < models.resnet20(models.LAYERS["kerasbn"]).count_params() < 0.28e6
+    assert 0.27e6 < networks.resnet20(keras.layers.BatchNormalization).count_params() < 0.28e6
+
+
+def test_mobilenet_v2_has_the_weights_of_the_one_in_keras():
+    ours = networks.mobilenet_v2(keras.layers.BatchNormalization)
+    theirs = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=10)
+    assert [w.shape for w in ours.weights] == [w.shape for w in theirs.weights]
+
+
+def test_each_convolution_of_inception_is_normalized():
+    model = networks.inception(keras.layers.BatchNormalization)
+    for kind in (keras.layers.Conv2D, keras.layers.ReLU):
+        assert sum(isinstance(layer, kind) for layer in model.layers) == normalizations(model)

@@ -1,0 +1,63 @@
+"""Runs every benchmark, one after the other, and writes results, tables and pictures into one folder."""
+
+import argparse
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import report, tables
+
+QUICK_FOLDER = Path("runs/benchmarks")
+#: Each file of results, with the command that writes it.
+RUNS = {
+    "kernels": ["kernels"],
+    "kernels_bfloat16": ["kernels", "--dtype", "bfloat16"],
+    "kernels_float16": ["kernels", "--dtype", "float16"],
+    "kernels_channels_first": ["kernels", "--layout", "first"],
+    "models": ["models"],
+    "compile_time": ["compile_time"],
+    "memory": ["memory"],
+}
+
+
+def run(name: str, *arguments: str) -> bool:
+    """Runs `python -m benchmarks.<name>` and says whether it succeeded. It ends with this process."""
+    report.progress(f"\n=== python -m benchmarks.{name} {' '.join(arguments)}")
+    process = subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}", *arguments])
+    try:
+        return process.wait() == 0
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # that it may end its own processes
+        process.wait()
+        raise
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog="Example: python -m benchmarks --only kernels models"
+    )
+    parser.add_argument("--quick", action="store_true", help="the quick form of each, some minutes instead of an hour")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help=f"where all goes (default: {tables.FOLDER}; with --quick {QUICK_FOLDER}, so that none of it is published)",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=RUNS, default=RUNS, metavar="NAME", help=f"of {', '.join(RUNS)} (default: all)"
+    )
+    chosen = parser.parse_args(arguments)
+    folder = chosen.out or (QUICK_FOLDER if chosen.quick else tables.FOLDER)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends in either case
+    quick = ["--quick"] if chosen.quick else []
+    commands = [[*RUNS[name], *quick, "--out", str(folder / f"{name}.json")] for name in chosen.only]
+    commands += [["plot", str(folder)], ["tables", str(folder)]]
+    failed = [" ".join(command) for command in commands if not run(*command)]
+    if failed:
+        report.progress("\nFailed:\n" + "\n".join(failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

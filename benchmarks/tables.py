@@ -1,0 +1,45 @@
+"""Writes the tables of all results in a folder into its tables.md."""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+from benchmarks import report
+
+FOLDER = Path("docs/performance")
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """What the benchmarks wrote into `folder`, by the names of the files."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def section(name: str, content: dict) -> str:
+    """One result with the settings and the machine that it is of."""
+    benchmark = importlib.import_module(f"benchmarks.{content['benchmark']}")
+    settings = {key: value for key, value in content.items() if isinstance(value, str | int)} | content["machine"]
+    described = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+    return "\n\n".join([f"## {name}", benchmark.__doc__.strip(), described, report.markdown(benchmark.rows(content))])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tables",
+        description=__doc__,
+        epilog="Example: python -m benchmarks.tables docs/performance",
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=FOLDER, help="with the JSON files (default: %(default)s)"
+    )
+    folder = parser.parse_args(arguments).folder
+    sections = [section(name, content) for name, content in results(folder).items()]
+    if not sections:
+        parser.error(f"there is no JSON file in {folder}; python -m benchmarks writes some")
+    heading = "# Results\n\nWritten by `python -m benchmarks.tables`."
+    report.write_whole(folder / "tables.md", ("\n\n".join([heading, *sections]) + "\n").encode())
+    print(f"Written: {folder / 'tables.md'}")
+
+
+if __name__ == "__main__":
+    main()
