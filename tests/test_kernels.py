@@ -6,6 +6,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kerasbn.kernels import bfloat16
 from kerasbn.kernels.reduction import accurate_sum
 from kerasbn.kernels.view import View
 
@@ -53,3 +54,31 @@ def test_accurate_sum_is_accurate(jit_compile):
         return np.abs(compiled(tf.constant(x)).numpy().ravel() / wanted - 1).max()
 
     assert error(lambda x: accurate_sum(x, (0,))) < 1e-6
+
+
+#: Every exponent, every sign, ties, and what is no number.
+WORDS = np.concatenate(
+    [
+        np.random.default_rng(0).integers(0, 2**32, 200_000, dtype="uint32"),
+        (np.arange(2**16, dtype="uint32") << 16),
+        (np.arange(2**16, dtype="uint32") << 16) + 0x8000,
+        np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF7FFFFF], "uint32"),
+    ]
+)
+
+
+def test_narrow_rounds_as_cast_does():
+    x = tf.constant(WORDS.view("float32"))
+    compiled = tf.function(lambda x: bfloat16.narrow(x, "bfloat16", jit_compile=True), jit_compile=True)
+    found, wanted = (tf.cast(y, "float32").numpy() for y in (compiled(x), tf.cast(x, "bfloat16")))
+    normal = np.abs(wanted) >= np.finfo("float32").tiny  # XLA takes subnormal numbers for 0
+    np.testing.assert_array_equal(found[normal], wanted[normal])
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    assert np.abs(found[~normal & ~np.isnan(wanted)]).max() <= np.finfo("float32").tiny
+
+
+def test_words_are_pairs():
+    x = tf.cast(np.random.default_rng(0).normal(size=(5, 6)), "bfloat16")
+    even, odd = bfloat16.halves(bfloat16.words(x))
+    np.testing.assert_array_equal(even, tf.cast(x, "float32")[:, ::2])
+    np.testing.assert_array_equal(odd, tf.cast(x, "float32")[:, 1::2])

@@ -45,11 +45,11 @@ def batch_moments(
     count = _count(x, mask, axes, dtype)
 
     def around(center):
-        def terms(x, mask):
+        def terms(x, mask, center):
             d = select(mask, tf.cast(x, dtype) - center)
             return d, tf.square(d)
 
-        total, squares = pair_of_sums(terms, (x, mask), axes, jit_compile=jit_compile)
+        total, squares = pair_of_sums(terms, (x, mask), (center,), axes, jit_compile=jit_compile)
         offset = tf.math.divide_no_nan(total, count)
         return Moments(count, center, offset, tf.maximum(squares - total * offset, 0))
 

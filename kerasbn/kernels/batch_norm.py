@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from kerasbn.kernels.batch_moments import batch_moments, joined, moments_of_parts
+from kerasbn.kernels.bfloat16 import narrow
 from kerasbn.kernels.masking import drop_spoiled, select
 from kerasbn.kernels.reduction import pair_of_sums
 from kerasbn.kernels.strategy import cut
@@ -39,8 +40,8 @@ def normalize(
 
     As ``(x - mean) scale + beta``, not ``x scale + (beta - mean scale)``, which cancels when the mean is large.
     """
-    z = _deviation(x, mask, moments) * (gamma * _inverse_stddev(moments, epsilon)) + beta
-    return tf.cast(z if activation is None else activation(z), dtype)
+    z = _deviation(x, mask, moments.center, moments.offset) * (gamma * _inverse_stddev(moments, epsilon)) + beta
+    return narrow(z if activation is None else activation(z), dtype, jit_compile)
 
 
 @kernel
@@ -88,12 +89,13 @@ def parameter_gradients(
     """
     inverse_stddev = _inverse_stddev(moments, epsilon)
 
-    def terms(x, mask, dy):
-        deviation = _deviation(x, mask, moments)
-        dz = _before_activation(dy, deviation, gamma * inverse_stddev, beta, activation)
+    def terms(x, mask, dy, center, offset, scale, beta):
+        deviation = _deviation(x, mask, center, offset)
+        dz = _before_activation(dy, deviation, scale, beta, activation)
         return dz * deviation, dz
 
-    total, dbeta = pair_of_sums(terms, (x, mask, dy), axes, jit_compile=jit_compile)
+    vectors = (moments.center, moments.offset, gamma * inverse_stddev, beta)
+    total, dbeta = pair_of_sums(terms, (x, mask, dy), vectors, axes, jit_compile=jit_compile)
     return tf.stack([total * inverse_stddev, dbeta])
 
 
@@ -117,12 +119,13 @@ def input_gradient(
     part in the statistics and the bracket is absent.
     """
     dgamma, dbeta = tf.unstack(sums)
-    deviation, inverse_stddev = _deviation(x, mask, moments), _inverse_stddev(moments, epsilon)
+    deviation = _deviation(x, mask, moments.center, moments.offset)
+    inverse_stddev = _inverse_stddev(moments, epsilon)
     dz = _before_activation(dy, deviation, gamma * inverse_stddev, beta, activation)
     # divide_no_nan: without a counted value no x had a part in the statistics, under any mask.
     shared = tf.math.divide_no_nan(dbeta + deviation * (dgamma * inverse_stddev), moments.count)
     dx = (dz - select(mask, shared)) * (gamma * inverse_stddev)
-    return tf.cast(drop_spoiled(x, mask, dx), x.dtype)
+    return narrow(drop_spoiled(x, mask, dx), x.dtype, jit_compile)
 
 
 @kernel
@@ -239,9 +242,9 @@ def _inverse_stddev(moments: Moments, epsilon: float) -> tf.Tensor:
     return tf.math.rsqrt(moments.variance() + epsilon)
 
 
-def _deviation(x: tf.Tensor, mask: tf.Tensor | None, moments: Moments) -> tf.Tensor:
+def _deviation(x: tf.Tensor, mask: tf.Tensor | None, center: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """``x - mean`` without rounding error. A masked value that is not finite counts as the mean: it must not spread."""
-    return drop_spoiled(x, mask, (tf.cast(x, moments.center.dtype) - moments.center) - moments.offset)
+    return drop_spoiled(x, mask, (tf.cast(x, center.dtype) - center) - offset)
 
 
 def _before_activation(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from kerasbn.kernels import bfloat16
 from kerasbn.kernels.strategy import loops_over_rows
 
 Pair = tuple[tf.Tensor, tf.Tensor]
@@ -25,23 +26,55 @@ SLICES = 8
 
 
 def pair_of_sums(
-    terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes: Sequence[int], *, jit_compile: bool
+    terms: Callable[..., Pair],
+    tensors: Sequence[tf.Tensor | None],
+    vectors: Sequence[tf.Tensor],
+    axes: Sequence[int],
+    *,
+    jit_compile: bool,
 ) -> Pair:
-    """``sum(a)`` and ``sum(b)`` with ``a, b = terms(*tensors)`` over `axes`, which stay as size 1. Empty sums are 0.
+    """``sum(a)`` and ``sum(b)`` with ``a, b = terms(*tensors, *vectors)`` over `axes`, which stay as size 1.
+
+    Empty sums are 0.
 
     Args:
         terms: An elementwise function of (slices along an axis of) the tensors to two real tensors of one dtype.
         tensors: Of one rank and size along ``axes[0]``; `None` is handed to `terms` as it is.
+        vectors: Of the same rank and size 1 along `axes`.
         axes: The axes to add over, not negative, ascending.
         jit_compile: Whether XLA compiles this.
 
     Returns:
         Two tensors of the rank of the terms.
     """
-    if loops_over_rows(jit_compile):
-        return _loop(terms, tensors, axes)
-    a, b = terms(*tensors)
-    return accurate_sum(a, axes), accurate_sum(b, axes)
+    if not loops_over_rows(jit_compile):
+        a, b = terms(*tensors, *vectors)
+        return accurate_sum(a, axes), accurate_sum(b, axes)
+    if all(t is None or (t.dtype == "bfloat16" and (t.shape[-1] or 1) % 2 == 0) for t in tensors):
+        return _two_at_a_time(terms, tensors, vectors, axes)
+    return _loop(lambda *slices: terms(*slices, *vectors), tensors, axes)
+
+
+def _two_at_a_time(
+    terms: Callable[..., Pair],
+    tensors: Sequence[tf.Tensor | None],
+    vectors: Sequence[tf.Tensor],
+    axes: Sequence[int],
+) -> Pair:
+    """The sums of bfloat16 tensors: first of the even positions along the last axis, then of the odd ones."""
+    sums = []
+    for half in (0, 1):
+        own = [v if v.shape[-1] == 1 else v[..., half::2] for v in vectors]
+
+        def half_terms(*slices, half=half, own=own):
+            return terms(*(None if t is None else bfloat16.halves(t)[half] for t in slices), *own)
+
+        words = [None if t is None else bfloat16.words(t) for t in tensors]
+        sums.append(tf.stack(_loop(half_terms, words, axes)))
+    if len(sums[0].shape) - 2 in axes:
+        return tuple(tf.unstack(tf.add_n(sums)))
+    both = tf.stack(sums, -1)
+    return tuple(tf.unstack(tf.reshape(both, tf.concat([tf.shape(both)[:-2], [-1]], 0))))
 
 
 def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes: Sequence[int]) -> Pair:

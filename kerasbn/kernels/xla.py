@@ -16,8 +16,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.cache
-    def compiled(ranks: tuple[int, ...]) -> Callable[..., Any]:
-        # One trace for tensors of all sizes: to trace anew is a third of what a new size costs. But not of all ranks.
+    def compiled(fixed: tuple[Any, ...]) -> Callable[..., Any]:
+        # One trace for tensors of all sizes: to trace anew is a third of what a new size costs.
         return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
     @functools.wraps(function)
@@ -28,8 +28,10 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         # graph before the call: what enters while TensorFlow prepares a compiled call, it takes for part of an XLA
         # program, and the branch around it, which is none, does not hand it in.
         args = tf.nest.map_structure(lambda t: None if t is None else tf.identity(t), args)
-        ranks = tuple(len(t.shape) for t in tf.nest.flatten(args) if t is not None)
-        return compiled(ranks)(*args, jit_compile=True, **static)
+        # But not of all ranks; and bfloat16 is added up in another way where its last axis is even.
+        tensors = [t for t in tf.nest.flatten(args) if t is not None]
+        fixed = tuple((len(t.shape), t.shape[-1] if t.dtype == "bfloat16" else None) for t in tensors)
+        return compiled(fixed)(*args, jit_compile=True, **static)
 
     return run
 

@@ -13,24 +13,27 @@ HALF = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("shape", "axis"), [((64, 5, 8), 2), ((64, 5, 7), 2), ((64, 8, 6), 1), ((64, 8, 5), 1)])
 @pytest.mark.parametrize("dtype", HALF)
-def test_half_precision_against_float64_on_the_same_inputs(dtype, mode):
+def test_half_precision_against_float64_on_the_same_inputs(dtype, shape, axis, mode):
+    """With even and odd sizes: bfloat16 is added up two at a time."""
     random = np.random.default_rng(0)
-    x = tf.cast(random.normal(size=(64, 5, 8)) * 3 + 20, dtype)
-    dy = tf.cast(random.normal(size=(64, 5, 8)), dtype)
-    layer = BatchNorm(dtype=f"mixed_{dtype}", momentum=0.0)
+    x = tf.cast(random.normal(size=shape) * 3 + 20, dtype)
+    dy = tf.cast(random.normal(size=shape), dtype)
+    layer = BatchNorm(axis=axis, dtype=f"mixed_{dtype}", momentum=0.0)
     layer.build(x.shape)
     y, dx, dgamma, dbeta = in_mode(mode, lambda x: train(layer, x, dy))(x)
     assert y.dtype == dx.dtype == dtype and dgamma.dtype == dbeta.dtype == "float32"
     wide, wide_dy = tf.cast(x, "float64").numpy(), tf.cast(dy, "float64").numpy()
-    n = reference.algorithm_1(wide, 1.0, 0.0, layer.epsilon, (0, 1))
-    wanted = reference.backward(wide, 1.0, wide_dy, layer.epsilon, (0, 1))
+    n = reference.algorithm_1(wide, 1.0, 0.0, layer.epsilon, (0, 3 - axis))
+    wanted = reference.backward(wide, 1.0, wide_dy, layer.epsilon, (0, 3 - axis))
     # One rounding to half precision, of the result.
     np.testing.assert_allclose(tf.cast(y, "float64"), n.y, rtol=HALF[dtype], atol=1e-5)
     np.testing.assert_allclose(tf.cast(dx, "float64"), wanted[0], rtol=HALF[dtype], atol=1e-5)
-    np.testing.assert_allclose(dgamma, wanted[1][0, 0], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(layer.moving_mean, n.mu[0, 0], rtol=1e-6)
-    np.testing.assert_allclose(layer.moving_variance, n.sigma2[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(dgamma, wanted[1].ravel(), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(layer.moving_mean, n.mu.ravel(), rtol=1e-6)
+    # Sums of numbers on the coarse grid of half precision round the same way more often than others.
+    np.testing.assert_allclose(layer.moving_variance, n.sigma2.ravel(), rtol=3e-5)
 
 
 def test_float16_statistics_do_not_overflow():
