@@ -9,15 +9,21 @@ from pathlib import Path
 from benchmarks import report, tables
 
 QUICK_FOLDER = Path("runs/benchmarks")
+LARGE = ["--repeats", "20", "--shapes", "32x56x56x64", "64x28x28x256", "128x14x14x512", "128x32x32x16", "64x32x32x16"]
+LARGEST = LARGE[:5]
 #: Each file of results, with the command that writes it.
 RUNS = {
     "kernels": ["kernels"],
-    "kernels_bfloat16": ["kernels", "--dtype", "bfloat16"],
-    "kernels_float16": ["kernels", "--dtype", "float16"],
-    "kernels_channels_first": ["kernels", "--layout", "first"],
     "models": ["models"],
-    "compile_time": ["compile_time"],
-    "memory": ["memory"],
+    "memory": ["memory", "--models", "ResNet-20"],
+    "compile_time": ["compile_time", "--models", "Inception", "ResNet-20", "MobileNetV2"],
+    "kernels_bfloat16": ["kernels", "--dtype", "bfloat16", *LARGE],
+    "kernels_float16": ["kernels", "--dtype", "float16", *LARGE],
+    "kernels_channels_first": ["kernels", "--layout", "first", *LARGE],
+    "kernels_channels_middle": ["kernels", "--layout", "middle", *LARGE],
+    "kernels_1_thread": ["kernels", "--threads", "1", *LARGEST],
+    "kernels_4_threads": ["kernels", "--threads", "4", *LARGEST],
+    "kernels_8_threads": ["kernels", "--threads", "8", *LARGEST],
 }
 
 

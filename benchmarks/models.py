@@ -1,7 +1,8 @@
 """Times a training step of whole networks without normalization, with Keras's layer and with kerasbn.
 
-What a user pays is the overhead: the step with normalization minus the step without. The last column is kerasbn's
-overhead as a part of Keras's. A step is that of `fit`: forward, backward, SGD, moving statistics.
+What a user pays is the overhead: the step with normalization minus the step without. The last columns are kerasbn's
+overhead as a part of Keras's, without and with the activations inside the layer. A step is that of `fit`: forward,
+backward, SGD, moving statistics.
 """
 
 import statistics
@@ -25,24 +26,28 @@ def training_step(name, layer, mode):
 def measure(name, mode, repeats):
     steps = {layer: timed(training_step(name, layer, mode)) for layer in LAYERS}
     times = in_rounds(steps, repeats, WARM_UP)
-    rounds = zip(*(times[layer] for layer in LAYERS), strict=True)
-    share = statistics.median((ours - without) / (theirs - without) for without, theirs, ours in rounds)
+
+    def share(ours):
+        rounds = zip(times["no BN"], times["keras"], times[ours], strict=True)
+        return round(statistics.median((step - without) / (keras - without) for without, keras, step in rounds), 2)
+
     return {
         "batch": NETWORKS[name].batch,
         "milliseconds": medians(times),
-        "overhead": round(share, 2),
+        "overhead": {layer: share(layer) for layer in LAYERS if layer.startswith("kerasbn")},
     }
 
 
 def rows(content):
     """The table, from what was written."""
-    heading = ["model, batch", "mode", *(f"{layer}, ms" for layer in LAYERS), "overhead, kerasbn / Keras"]
+    heading = ["model, batch", "mode", *(f"{layer}, ms" for layer in LAYERS)]
+    heading += ["overhead, kerasbn / Keras", "with activation="]
     return [heading] + [
         [
             f"{result['model']}, {result['batch']}",
             result["mode"],
             *(f"{result['milliseconds'][layer]:.2f}" for layer in LAYERS),
-            f"{result['overhead']:.2f}",
+            *(f"{share:.2f}" for share in result["overhead"].values()),
         ]
         for result in content["results"]
     ]
@@ -55,8 +60,8 @@ def main(arguments=None):
         measure,
         rows,
         arguments,
-        repeats=lambda network: 200 if network == "MLP" else 20,
-        repeats_help="200 of the MLP, 20 of the others",
+        repeats=lambda network: 200 if network == "MLP" else 15,
+        repeats_help="200 of the MLP, 15 of the others",
         quick_models=("MLP", "Inception", "ResNet-20"),
         quick_repeats=3,
     )

@@ -8,19 +8,33 @@ import numpy as np
 
 from kerasbn import BatchNorm
 
-LAYERS = {"no BN": None, "keras": keras.layers.BatchNormalization, "kerasbn": BatchNorm}
+
+class WithActivation(BatchNorm):
+    """kerasbn's layer, which takes the place of the activation behind it too."""
+
+
+LAYERS = {
+    "no BN": None,
+    "keras": keras.layers.BatchNormalization,
+    "kerasbn": BatchNorm,
+    "kerasbn, activation=": WithActivation,
+}
 MODES = ("graph", "xla")
 
 
-def normalize(x, layer_class):
-    return x if layer_class is None else layer_class()(x)
+def normalize(x, layer_class, activation=None):
+    """Normalization and what follows it."""
+    if layer_class is WithActivation:
+        return WithActivation(activation=activation)(x)
+    if layer_class is not None:
+        x = layer_class()(x)
+    return keras.layers.Activation(activation)(x) if activation else x
 
 
 def conv(x, layer_class, filters, size=3, stride=1, activation=None):
     """Convolution and normalization; without normalization a bias takes its place, as for all convolutions here."""
     x = keras.layers.Conv2D(filters, size, stride, "same", use_bias=layer_class is None)(x)
-    x = normalize(x, layer_class)
-    return activation(x) if activation else x
+    return normalize(x, layer_class, activation)
 
 
 def classes(x):
@@ -32,21 +46,20 @@ def mlp(layer_class):
     inputs = x = keras.Input((784,))
     for _ in range(3):
         x = keras.layers.Dense(100, use_bias=layer_class is None)(x)
-        x = keras.layers.Activation("sigmoid")(normalize(x, layer_class))
+        x = normalize(x, layer_class, "sigmoid")
     return keras.Model(inputs, keras.layers.Dense(10)(x))
 
 
 def resnet20(layer_class):
     """He et al. 2016, Sec. 4.2, for CIFAR-10; two shortcuts are projections instead of padding."""
     inputs = keras.Input((32, 32, 3))
-    relu = keras.layers.ReLU()
-    x = conv(inputs, layer_class, 16, activation=relu)
+    x = conv(inputs, layer_class, 16, activation="relu")
     for filters in (16, 32, 64):
         for block in range(3):
             stride = 2 if block == 0 and filters > 16 else 1
             shortcut = x if x.shape[-1] == filters else keras.layers.Conv2D(filters, 1, stride)(x)
-            x = conv(x, layer_class, filters, stride=stride, activation=relu)
-            x = relu(keras.layers.Add()([conv(x, layer_class, filters), shortcut]))
+            x = conv(x, layer_class, filters, stride=stride, activation="relu")
+            x = keras.layers.ReLU()(keras.layers.Add()([conv(x, layer_class, filters), shortcut]))
     return keras.Model(inputs, classes(x))
 
 
@@ -56,7 +69,7 @@ def inception(layer_class):
 
     def convs(x, *layers):
         for filters, size, stride in layers:
-            x = conv(x, layer_class, filters, size, stride, keras.layers.ReLU())
+            x = conv(x, layer_class, filters, size, stride, "relu")
         return x
 
     x = convs(inputs, (32, 3, 1))
@@ -82,17 +95,16 @@ def inception(layer_class):
 def mobilenet_v2(layer_class):
     """Sandler et al. 2018, Table 2; for images of 32 x 32 the first two of its five halvings are left out."""
     inputs = keras.Input((32, 32, 3))
-    relu6 = keras.layers.ReLU(6)
 
     def inverted_residual(x, filters, stride, expansion):
         block, channels = x, x.shape[-1]
         if expansion > 1:
-            block = conv(block, layer_class, expansion * channels, 1, activation=relu6)
+            block = conv(block, layer_class, expansion * channels, 1, activation="relu6")
         block = keras.layers.DepthwiseConv2D(3, stride, "same", use_bias=layer_class is None)(block)
-        block = conv(relu6(normalize(block, layer_class)), layer_class, filters, 1)
+        block = conv(normalize(block, layer_class, "relu6"), layer_class, filters, 1)
         return keras.layers.Add()([x, block]) if stride == 1 and channels == filters else block
 
-    x = conv(inputs, layer_class, 32, activation=relu6)
+    x = conv(inputs, layer_class, 32, activation="relu6")
     for expansion, filters, repeats, first_stride in (
         (1, 16, 1, 1),
         (6, 24, 2, 1),
@@ -104,7 +116,7 @@ def mobilenet_v2(layer_class):
     ):
         for repeat in range(repeats):
             x = inverted_residual(x, filters, first_stride if repeat == 0 else 1, expansion)
-    return keras.Model(inputs, classes(conv(x, layer_class, 1280, 1, activation=relu6)))
+    return keras.Model(inputs, classes(conv(x, layer_class, 1280, 1, activation="relu6")))
 
 
 class Network(NamedTuple):

@@ -12,8 +12,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
-COLORS = {"no BN": "#9a9a9a", "keras": "#b5520b", "kerasbn": "#1f5fa8"}
-LABELS = {"no BN": "without normalization", "keras": "Keras", "kerasbn": "kerasbn"}
+COLORS = {"no BN": "#9a9a9a", "keras": "#b5520b", "kerasbn": "#1f5fa8", "kerasbn, activation=": "#7fb0de"}
+LABELS = {
+    "no BN": "without normalization",
+    "keras": "Keras",
+    "kerasbn": "kerasbn",
+    "kerasbn, activation=": "kerasbn with the activation inside",
+}
 MODES = {"graph": "in a graph", "xla": "under XLA"}
 # Peers in the kernels' picture: what each is called in the results, in the legend, and its mark.
 PEERS = (
@@ -75,7 +80,7 @@ def kernels(content):
 def overheads(result):
     """What each layer adds to the step without it, in percent."""
     times = result["milliseconds"]
-    return {layer: 100 * (times[layer] / times["no BN"] - 1) for layer in ("keras", "kerasbn")}
+    return {layer: 100 * (times[layer] / times["no BN"] - 1) for layer in times if layer != "no BN"}
 
 
 # The panels of the networks' picture: title, unit, how a number is written, and the bars of one result.
@@ -110,7 +115,7 @@ def networks(contents):
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
     legend = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(legend.values(), legend, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+    figure.legend(legend.values(), legend, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
     return figure
 
 

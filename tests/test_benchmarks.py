@@ -243,9 +243,14 @@ def test_networks_differ_only_by_their_normalization(name, count):
         "no BN": 0,
         "keras": count,
         "kerasbn": count,
+        "kerasbn, activation=": count,
     }
-    assert found["keras"].count_params() == found["kerasbn"].count_params()
+    assert len({found[layer].count_params() for layer in found if layer != "no BN"}) == 1
     assert len(found["keras"].layers) == len(found["kerasbn"].layers) == len(found["no BN"].layers) + count
+    activations = sum(isinstance(layer, keras.layers.Activation) for layer in found["no BN"].layers)
+    inside = [layer.activation for layer in found["kerasbn, activation="].layers if hasattr(layer, "momentum")]
+    assert sum(activation is not keras.activations.linear for activation in inside) == activations > 0
+    assert len(found["kerasbn, activation="].layers) == len(found["kerasbn"].layers) - activations
 
 
 def test_resnet20_is_that_of_the_paper():
@@ -261,5 +266,5 @@ def test_mobilenet_v2_has_the_weights_of_the_one_in_keras():
 
 def test_each_convolution_of_inception_is_normalized():
     model = networks.inception(keras.layers.BatchNormalization)
-    for kind in (keras.layers.Conv2D, keras.layers.ReLU):
+    for kind in (keras.layers.Conv2D, keras.layers.Activation):
         assert sum(isinstance(layer, kind) for layer in model.layers) == normalizations(model)
