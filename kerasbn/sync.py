@@ -1,34 +1,97 @@
 """Moments over replicas: the only file that knows `tf.distribute`.
 
 XLA cannot compile a collective of several CPU replicas, so what is here stays between kernels and never inside one.
+Every collective is an all-reduce, the one that every strategy has. Where replicas must see each other's values, each
+writes its own into a slot of a larger tensor, and the slots are added.
 """
+
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from kerasbn.moments import Moments, merge
 
 
-def merge_over_replicas(moments: Moments) -> Moments:
-    """The moments of the joined batch of all replicas, in one collective; those given where there is one replica.
+def merge_over_replicas(moments: Moments, group_size: int | None = None) -> Moments:
+    """The moments of the joined batch of all replicas, or of groups of them, in one collective.
 
-    Every replica writes its moments into a slot of its own and the slots are added: an all-reduce is the one
-    collective that every strategy has. The parts then merge by count (`kerasbn.moments.merge`), so that shards may be
-    unequal or empty.
+    The parts merge by count (`kerasbn.moments.merge`), so that shards may be unequal or empty.
+
+    Args:
+        moments: Of the batch of this replica.
+        group_size: How many consecutive replicas join their batches; `None` for all.
+
+    Returns:
+        The same `Moments` on all replicas of a group; those given where there is one replica.
     """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    context = _several_replicas()
+    if context is None:
         return moments
+    size = _checked(group_size, context)
     count = tf.broadcast_to(moments.count, tf.shape(moments.center))
-    packed = tf.stack([count, *moments[1:]])
-    slots = tf.range(context.num_replicas_in_sync) == context.replica_id_in_sync_group
-    slots = tf.reshape(slots, [-1] + [1] * len(packed.shape))
-    parts = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(slots, packed[tf.newaxis], 0))
-    return merge(Moments(*tf.unstack(parts, axis=1)))
+    replica = context.replica_id_in_sync_group
+    parts = _sum_of_slots(tf.stack([count, *moments[1:]]), replica, context.num_replicas_in_sync, context)
+    first = replica // size * size
+    return merge(Moments(*tf.unstack(parts[first : first + size], axis=1)))
 
 
-def sum_over_replicas(x: tf.Tensor) -> tf.Tensor:
-    """The sum of `x` over all replicas, in one collective; `x` itself where there is one replica."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+def sum_over_replicas(x: tf.Tensor, group_size: int | None = None) -> tf.Tensor:
+    """The sum of `x` over all replicas, or over groups of them, in one collective; see `merge_over_replicas`."""
+    context = _several_replicas()
+    if context is None:
         return x
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+    size = _checked(group_size, context)
+    group, groups = context.replica_id_in_sync_group // size, context.num_replicas_in_sync // size
+    return (
+        context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+        if groups == 1
+        else _sum_of_slots(x, group, groups, context)[group]
+    )
+
+
+def mean_over_replicas(values: Mapping[str, tf.Tensor], counted: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The mean of each value over the replicas on which it counts, in one collective; where it counts on none, itself.
+
+    Args:
+        values: Tensors of one shape and dtype.
+        counted: Booleans of that shape.
+
+    Returns:
+        The same tensors on all replicas, by the same names; those given where there is one replica.
+    """
+    context = _several_replicas()
+    if context is None:
+        return dict(values)
+    packed = tf.stack([*values.values()])
+    share = tf.cast(counted, packed.dtype)
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([packed * share, share[tf.newaxis]], 0))
+    *sums, count = tf.unstack(total, len(values) + 1)
+    return {
+        name: tf.where(count > 0, tf.math.divide_no_nan(added, count), value)
+        for (name, value), added in zip(values.items(), sums, strict=True)
+    }
+
+
+def _several_replicas() -> tf.distribute.ReplicaContext | None:
+    """The context of this replica, if it is one of several."""
+    context = tf.distribute.get_replica_context()
+    return None if context is None or context.num_replicas_in_sync == 1 else context
+
+
+def _checked(group_size: int | None, context: tf.distribute.ReplicaContext) -> int:
+    replicas = context.num_replicas_in_sync
+    if group_size is None:
+        return replicas
+    if replicas % group_size:
+        allowed = [size for size in range(1, replicas + 1) if replicas % size == 0]
+        raise ValueError(
+            f"Argument `sync_group_size` must divide the number of replicas, {replicas}: be one of {allowed}, or None "
+            f"for all. Received: sync_group_size={group_size}."
+        )
+    return group_size
+
+
+def _sum_of_slots(x: tf.Tensor, slot: int | tf.Tensor, slots: int, context: tf.distribute.ReplicaContext) -> tf.Tensor:
+    """For each slot the sum of `x` over the replicas that have it, of shape ``[slots, ...]``."""
+    own = tf.reshape(tf.range(slots) == slot, [-1] + [1] * len(x.shape))
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(own, x[tf.newaxis], tf.zeros([], x.dtype)))

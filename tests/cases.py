@@ -147,6 +147,7 @@ CASES = [
     Case("cumulative", (12, 5), {"momentum": None}),
     Case("cumulative, mask, renorm", (4, 6, 5), {"momentum": None, "renorm": True}, masked=True),
     Case("mask, synchronized", (4, 6, 5), {"synchronized": True}, masked=True),
+    Case("synchronized in groups", (4, 6, 5), {"synchronized": True, "sync_group_size": 1}),
     Case("relu", (4, 5, 6, 3), {"activation": "relu"}),
     Case("relu, mask", (4, 6, 5), {"activation": "relu"}, masked=True),
     Case("relu, no scale, no center", (12, 5), {"activation": "relu", "scale": False, "center": False}),

@@ -1,9 +1,10 @@
-"""Two logical CPUs for every test, to test distribution without accelerators; and hypothesis without a clock."""
+"""Four logical CPUs for every test, to test distribution without accelerators; and hypothesis without a clock."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import pytest
 import tensorflow as tf
 from hypothesis import settings
 
@@ -12,4 +13,10 @@ settings.register_profile("default", deadline=None, derandomize=bool(os.environ.
 settings.load_profile("default")
 
 CPUS = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConfiguration()] * 4)
+
+
+@pytest.fixture(scope="session")
+def strategy():
+    """Two replicas. One strategy for all tests: collectives of a second one in a process run into the first one's."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

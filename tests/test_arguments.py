@@ -137,4 +137,10 @@ def test_signature_begins_with_that_of_keras():
     positional = {n: p.default for n, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
     assert list(positional.items()) == [(n, p.default) for n, p in theirs.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     new = {n: p.default for n, p in ours.items() if p.kind is p.KEYWORD_ONLY}
-    assert new == {"unbiased": False, "activation": None, "virtual_batch_size": None, "jit_compile": "auto"}
+    assert new == {
+        "sync_group_size": None,
+        "unbiased": False,
+        "activation": None,
+        "virtual_batch_size": None,
+        "jit_compile": "auto",
+    }

@@ -1,5 +1,6 @@
 """What is public, and what a user's import brings in."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -21,13 +22,16 @@ def test_public_names():
 def test_public_docstrings_have_an_example():
     """The examples are run as doctests; here only that they are there."""
     assert ">>>" in kerasbn.BatchNorm.__doc__
-    for argument in ("unbiased", "jit_compile", "axis", "momentum", "renorm_clipping", "synchronized"):
+    for argument in inspect.signature(kerasbn.BatchNorm.__init__).parameters.keys() - {"self", "kwargs"}:
         assert f"        {argument}: " in kerasbn.BatchNorm.__doc__
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_private_names_of_keras_or_tensorflow(path):
-    assert not re.search(r"keras\.src|tensorflow\.python|tf\.__internal__|tf\.compat", path.read_text())
+    text = path.read_text()
+    if path.name == "xla.py":  # the one place, which says why
+        text = re.sub(r"tf\.compat\.v1\.get_default_graph|_get_control_flow_context", "", text)
+    assert not re.search(r"keras\.src|tensorflow\.python|tf\.__internal__|tf\.compat|_control_flow_context", text)
 
 
 def test_other_backends_are_refused_by_name():

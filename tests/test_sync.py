@@ -1,4 +1,4 @@
-"""Two replicas on two logical CPUs against one device on the joined batch. Collectives of GPUs are not tested here."""
+"""Replicas on logical CPUs against one device on the joined batch. Collectives of GPUs are not tested here."""
 
 import keras
 import numpy as np
@@ -12,14 +12,16 @@ CHANNELS = 3
 
 
 @pytest.fixture(scope="module")
-def strategy():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def four():
+    # TensorFlow's collectives of CPUs cannot have groups of two sizes in one process.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(4)], cross_device_ops=reduction)
 
 
-def run(strategy, shards, dys, masks=None, **settings):
+def run(strategy, shards, dys, masks=None, synchronized=True, momentum=0.0, **settings):
     """One training step: each replica's output and input gradient, summed gradients of gamma and beta, statistics."""
     with strategy.scope():
-        layer = BatchNorm(synchronized=True, momentum=0.0, **settings)
+        layer = BatchNorm(synchronized=synchronized, momentum=momentum, **settings)
         layer.build((None, *shards[0].shape[1:]))
 
     def pick(values):
@@ -174,3 +176,77 @@ def test_fit(strategy, synchronized):
 def test_without_a_strategy_synchronized_changes_nothing():
     x = np.random.default_rng(0).normal(size=(8, CHANNELS)).astype("float32")
     np.testing.assert_array_equal(BatchNorm(synchronized=True)(x, training=True), BatchNorm()(x, training=True))
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 4])
+def test_groups_of_replicas(four, group_size):
+    """Each group as one device on the group's joined batch; the moving statistics are the mean over the groups."""
+    x, dy = np.random.default_rng(0).normal(size=(2, 19, CHANNELS)).astype("float32")
+    x *= np.linspace(1, 5, 19)[:, None]
+    x = x.astype("float32")
+    cuts = [3, 9, 10]
+    y, dx, dgamma, dbeta, means, variances = run(
+        four, np.split(x, cuts), np.split(dy, cuts), sync_group_size=group_size
+    )
+    ends = [0, *cuts, len(x)]
+    groups = [slice(ends[i], ends[i + group_size]) for i in range(0, 4, group_size)]
+    found = [reference.algorithm_1(x[g], 1.0, 0.0, 1e-3, (0,)) for g in groups]
+    wanted = [reference.backward(x[g].astype("float64"), 1.0, dy[g].astype("float64"), 1e-3, (0,)) for g in groups]
+    np.testing.assert_allclose(np.concatenate(y), np.concatenate([n.y for n in found]), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(dx), np.concatenate([w[0] for w in wanted]), atol=1e-5)
+    np.testing.assert_allclose(dgamma[0], sum(w[1] for w in wanted).ravel(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dbeta[3], sum(w[2] for w in wanted).ravel(), rtol=1e-5, atol=1e-5)
+    shares = np.array([group_size] * len(groups))[:, None] / 4
+    for replica in range(4):
+        np.testing.assert_allclose(means[replica], (shares * [n.mu[0] for n in found]).sum(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(variances[replica], (shares * [n.sigma2[0] for n in found]).sum(0), rtol=1e-5)
+
+
+def test_group_size_must_divide_the_replicas(four):
+    x = np.ones((8, CHANNELS), "float32")
+    with pytest.raises(ValueError, match=r"`sync_group_size` must divide.*4: be one of \[1, 2, 4\].*sync_group_size=3"):
+        run(four, np.split(x, 4), np.split(x, 4), sync_group_size=3)
+
+
+def test_group_size_needs_synchronized():
+    with pytest.raises(ValueError, match=r"must be None unless `synchronized` is True.*sync_group_size=2"):
+        BatchNorm(sync_group_size=2)
+
+
+UNSYNCHRONIZED = [{}, {"momentum": None}, {"renorm": True}, {"virtual_batch_size": 2}, {"unbiased": True}]
+
+
+@pytest.mark.parametrize("settings", UNSYNCHRONIZED, ids=str)
+@pytest.mark.parametrize("sizes", [(4, 4), (7, 2), (5, 0)], ids=["equal", "unequal", "one empty"])
+def test_replicas_that_normalize_apart_do_not_drift(strategy, sizes, settings):
+    """Both hold the mean of what each would have alone; one without data has no part in it."""
+    x = np.random.default_rng(0).normal(size=(sum(sizes), CHANNELS)).astype("float32") * 2 + 3
+    shards = np.split(x, [sizes[0]])
+    settings = {"momentum": 0.7} | settings
+    *_, means, variances = run(strategy, shards, shards, synchronized=False, **settings)
+    alone = [BatchNorm(**settings) for shard in shards if len(shard)]
+    for layer, shard in zip(alone, shards, strict=False):
+        layer(shard, training=True)
+    np.testing.assert_array_equal(means[0], means[1])
+    np.testing.assert_array_equal(variances[0], variances[1])
+    np.testing.assert_allclose(means[0], np.mean([layer.moving_mean for layer in alone], 0), rtol=1e-5)
+    if settings.get("renorm"):
+        stddev = np.mean([layer.moving_stddev for layer in alone], 0)
+        np.testing.assert_allclose(variances[0], stddev**2 - 1e-3, rtol=1e-4)
+    else:
+        np.testing.assert_allclose(variances[0], np.mean([layer.moving_variance for layer in alone], 0), rtol=1e-5)
+
+
+def test_what_is_saved_is_what_every_replica_has(strategy, tmp_path):
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32") * np.linspace(1, 9, 64)[:, None]
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((6,)), BatchNorm(momentum=0.5), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    model.fit(x, x[:, :1], batch_size=16, epochs=2, shuffle=False, verbose=0)
+    layer = model.layers[0]
+    read = tf.function(lambda: strategy.run(lambda: (layer.moving_mean + 0, layer.moving_variance + 0)))
+    model.save(tmp_path / "model.keras")
+    saved = keras.models.load_model(tmp_path / "model.keras").layers[0]
+    for value, weight in zip(read(), (saved.moving_mean, saved.moving_variance), strict=True):
+        for replica in strategy.experimental_local_results(value):
+            np.testing.assert_array_equal(replica, weight)

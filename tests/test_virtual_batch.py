@@ -90,9 +90,8 @@ def test_fit_with_a_remainder(jit_compile):
     assert losses[-1] < losses[0]
 
 
-def test_on_replicas():
+def test_on_replicas(strategy):
     """Each replica has groups, and a remainder, of its own."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     x = batch(20)[:, 0]
     with strategy.scope():
         model = keras.Sequential([keras.Input((3,)), BatchNorm(virtual_batch_size=4), keras.layers.Dense(1)])

@@ -1,16 +1,22 @@
 """Virtual batches: groups of consecutive samples, each normalized as a batch (Hoffer, Hubara & Soudry 2017, Alg. 1)."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import tensorflow as tf
 
 from kerasbn.kernels.xla import inside_xla
 
+T = TypeVar("T")
+
 
 def by_groups(
-    function: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor], x: tf.Tensor, mask: tf.Tensor | None, size: int
-) -> tf.Tensor:
-    """``function(x, mask)`` of `x` seen as ``[groups, size, ...]``, seen as before again.
+    function: Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor, T]],
+    x: tf.Tensor,
+    mask: tf.Tensor | None,
+    size: int,
+) -> tuple[tf.Tensor, T]:
+    """``function(x, mask)`` of `x` seen as ``[groups, size, ...]``, its result seen as before again.
 
     The remainder of a batch that does not divide is a smaller group: the batch is filled up with values that a mask
     leaves out. A graph that does not know the size of the batch has a branch for it. XLA knows the size when it
@@ -18,31 +24,33 @@ def by_groups(
 
     Args:
         function: Of x ``[groups, size, ...]`` and a mask of the same axes without the last one, or `None`; returns a
-            tensor of the shape of x.
+            tensor of the shape of x and whatever else. It may be called in a branch, so it must only compute.
         x: Of shape ``[batch, ...]``.
         mask: Broadcasts to the shape of `x` without the last axis, or `None`.
         size: Samples in a group.
 
     Returns:
-        Tensor of the shape of `x`.
+        Tensor of the shape of `x`, and what else `function` returned.
     """
 
     def whole(x=x, mask=mask):
         if mask is not None:
             mask = _group(tf.broadcast_to(mask, tf.shape(x)[:-1]), size)
-        y = tf.reshape(function(_group(x, size), mask), tf.shape(x))
+        y, more = function(_group(x, size), mask)
+        y = tf.reshape(y, tf.shape(x))
         y.set_shape(x.shape)
-        return y
+        return y, more
 
     def filled_up():
         batch = tf.shape(x)[0]
         missing = -batch % size
         counts = tf.ones(tf.shape(x)[:-1], "bool") if mask is None else tf.broadcast_to(mask, tf.shape(x)[:-1])
-        more, counts = (tf.pad(t, [[0, missing]] + [[0, 0]] * (len(t.shape) - 1)) for t in (x, counts))
-        more.set_shape([None, *x.shape[1:]])
-        y = whole(more, counts)[:batch]
+        filled, counts = (tf.pad(t, [[0, missing]] + [[0, 0]] * (len(t.shape) - 1)) for t in (x, counts))
+        filled.set_shape([None, *x.shape[1:]])
+        y, more = whole(filled, counts)
+        y = y[:batch]
         y.set_shape(x.shape)
-        return y
+        return y, more
 
     if x.shape[0] is not None:
         return filled_up() if x.shape[0] % size else whole()

@@ -13,7 +13,7 @@ from kerasbn.kernels.groups import by_groups, move_in_turn
 from kerasbn.kernels.view import GROUPS, View
 from kerasbn.layers import arguments
 from kerasbn.moments import Moments
-from kerasbn.sync import merge_over_replicas, sum_over_replicas
+from kerasbn.sync import mean_over_replicas, merge_over_replicas, sum_over_replicas
 
 #: Activations that are computed within the kernels. They are elementwise, and cheap enough to compute twice.
 FUSED_ACTIVATIONS = (keras.activations.relu, keras.activations.relu6, keras.activations.leaky_relu)
@@ -66,6 +66,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         renorm_momentum: Float in [0, 1], the momentum of `renorm_mean` and `renorm_stddev`.
         synchronized: Whether replicas of a `tf.distribute` strategy normalize with the moments of the global batch: one
             collective forward, one backward, shards of any size, masks too.
+        sync_group_size: Integer, or `None` for all: with `synchronized`, how many consecutive replicas normalize with
+            the moments of their joined batch. It must divide the number of replicas.
         unbiased: Whether the moving variance takes the unbiased variance ``m / (m - 1) * variance`` (Alg. 2, line
             10), m being the number of values averaged. The batch itself is always normalized with the biased one.
         activation: What is applied to the result: a name or function as in `keras.activations`, a layer, or `None` for
@@ -80,7 +82,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             size; not in eager mode and not for inputs of variable length, since XLA compiles anew for each length.
             The batch size may vary; each new one compiles once. Inference is plain TensorFlow in all cases, for
             converters and servers. Inside a program that XLA compiles as a whole (``compile(jit_compile=True)``) all
-            three are compiled with it.
+            three are compiled with it, `"auto"` with the kernels that are made for XLA.
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -131,6 +133,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         renorm_momentum: float = 0.99,
         synchronized: bool = False,
         *,
+        sync_group_size: int | None = None,
         unbiased: bool = False,
         activation: Any = None,
         virtual_batch_size: int | None = None,
@@ -162,6 +165,12 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.unbiased = unbiased
         self.activation = keras.activations.get(activation)
         self.virtual_batch_size = arguments.optional_count("virtual_batch_size", virtual_batch_size)
+        self.sync_group_size = arguments.optional_count("sync_group_size", sync_group_size)
+        if self.sync_group_size and not synchronized:
+            raise ValueError(
+                "Argument `sync_group_size` must be None unless `synchronized` is True. "
+                f"Received: sync_group_size={sync_group_size!r}, synchronized={synchronized!r}. Set synchronized=True."
+            )
         if synchronized and self.virtual_batch_size:
             raise ValueError(
                 "Argument `virtual_batch_size` must be None if `synchronized` is True: the one splits the batch of a "
@@ -232,7 +241,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             return self.activation(self._infer(x, mask))
         size = self.virtual_batch_size
-        y = by_groups(self._train, x, mask, size) if size else self._train(x, mask)
+        y, moved = by_groups(self._train, x, mask, size) if size else self._train(x, mask)
+        self._store(moved)
         return y if self.activation in FUSED_ACTIVATIONS else self.activation(y)
 
     def _infer(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
@@ -253,8 +263,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             y += vector(self.beta)
         return tf.cast(y, self.compute_dtype)
 
-    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-        """Normalizes with the moments of the batch, or of each group, and updates the moving statistics."""
+    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Normalizes with the moments of the batch, or of each group; with what `_moved` makes of them."""
         dtype = keras.backend.result_type(x.dtype, "float32")
         jit_compile = strategy.compiles(x) if self.jit_compile == "auto" else bool(self.jit_compile)
         parts = strategy.number_of_parts(x, self._view) if jit_compile else 1
@@ -264,7 +274,10 @@ class BatchNorm(keras.layers.BatchNormalization):
 
         def statistics(x, parts=1, jit_compile=False):
             moments = joined(moments_of_parts(x, flat_mask, parts=parts, jit_compile=jit_compile, **of))
-            return merge_over_replicas(moments) if self.synchronized else moments
+            return merge_over_replicas(moments, self.sync_group_size) if self.synchronized else moments
+
+        def over_replicas(sums):
+            return sum_over_replicas(sums, self.sync_group_size)
 
         ones = tf.ones_like(self.moving_mean)
         gamma = self._vector(self.gamma if self.scale else ones, dtype)
@@ -292,12 +305,11 @@ class BatchNorm(keras.layers.BatchNormalization):
             parts=parts,
             jit_compile=jit_compile,
             statistics=statistics,
-            over_replicas=sum_over_replicas if self.synchronized else None,
+            over_replicas=over_replicas if self.synchronized else None,
         )
-        self._update_statistics(moments)
         y = tf.reshape(y, tf.shape(x))
         y.set_shape(x.shape)
-        return y
+        return y, self._moved(moments)
 
     def _vector(self, weight: Any, dtype: str) -> tf.Tensor:
         return self._view.vector(tf.cast(weight, dtype))
@@ -315,40 +327,58 @@ class BatchNorm(keras.layers.BatchNormalization):
         d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
         return r, d
 
-    def _update_statistics(self, moments: Moments) -> None:
-        """Moves every moving statistic towards the batch, or one group after the other, where there are values."""
+    def _moved(self, moments: Moments) -> dict[str, tf.Tensor]:
+        """Each moving statistic, by name, moved towards the batch, or one group after the other, where values count.
+
+        With them "batches", how many batches counted: all in the shape of the weights.
+        """
         dtype, groups = moments.center.dtype, bool(self.virtual_batch_size)
         mean, variance = moments.mean, moments.variance(self.unbiased)
-        counted = moments.count > 0
-        if groups:
-            counted = tf.broadcast_to(counted, tf.shape(mean))
+        counted = tf.broadcast_to(moments.count > 0, tf.shape(mean))
+        batches = tf.cast(counted, dtype)
 
-        def store(weight, value):
-            weight.assign(tf.cast(tf.reshape(value, weight.shape), weight.dtype))
-            return value
+        def total(x):
+            return tf.reduce_sum(x, 0, keepdims=True) if groups else x
 
-        def move(weight, value, rate):
-            moving, rate = self._vector(weight, dtype), tf.where(counted, tf.convert_to_tensor(rate, dtype), 0)
+        def move(name, value, rate):
+            moving, rate = self._vector(getattr(self, name), dtype), tf.convert_to_tensor(rate, dtype) * batches
             # In this form a rate of 1 forgets the old value altogether.
-            return store(weight, move_in_turn(moving, value, rate) if groups else moving * (1 - rate) + value * rate)
+            new[name] = move_in_turn(moving, value, rate) if groups else moving * (1 - rate) + value * rate
 
+        new: dict[str, tf.Tensor] = {"batches": total(batches)}
+        rate = 1 - (self.momentum or 0.0)
         if self.momentum is None:
-            more = tf.cast(counted, "int64")
-            count = self._view.vector(self.moving_count) + (tf.cumsum(more) if groups else more)
-            store(self.moving_count, tf.reduce_max(count, 0, keepdims=True) if groups else count)
-            rate = 1 / tf.maximum(tf.cast(count, dtype), 1)
+            before = tf.cast(self._view.vector(self.moving_count), dtype)
+            rate = 1 / tf.maximum(before + (tf.cumsum(batches) if groups else batches), 1)
+        move("moving_mean", mean, rate)
+        if self.renorm:
+            # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
+            move("moving_stddev", tf.sqrt(variance + self.epsilon), rate)
+            move("renorm_mean", mean, 1 - self.renorm_momentum)
+            move("renorm_stddev", tf.sqrt(moments.variance() + self.epsilon), 1 - self.renorm_momentum)
         else:
-            rate = 1 - self.momentum
-        move(self.moving_mean, mean, rate)
-        if not self.renorm:
-            move(self.moving_variance, variance, rate)
-            return
-        # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
-        new = tf.nn.relu(tf.square(move(self.moving_stddev, tf.sqrt(variance + self.epsilon), rate)) - self.epsilon)
-        any_counted = tf.reduce_any(counted, 0, keepdims=True) if groups else counted
-        store(self.moving_variance, tf.where(any_counted, new, self._vector(self.moving_variance, dtype)))
-        move(self.renorm_mean, mean, 1 - self.renorm_momentum)
-        move(self.renorm_stddev, tf.sqrt(moments.variance() + self.epsilon), 1 - self.renorm_momentum)
+            move("moving_variance", variance, rate)
+        return {name: tf.reshape(value, self.moving_mean.shape) for name, value in new.items()}
+
+    def _store(self, moved: dict[str, tf.Tensor]) -> None:
+        """Gives the moving statistics their new values, the same on all replicas.
+
+        Replicas that normalize apart take the mean of theirs: so none drifts from the others, and what is saved does
+        not depend on which of them saves.
+        """
+        counted = moved["batches"] > 0
+        if not self.synchronized or self.sync_group_size:
+            moved = mean_over_replicas(moved, counted)
+            counted = moved["batches"] > 0
+        batches = moved.pop("batches")
+        if self.momentum is None:
+            self.moving_count.assign_add(tf.cast(tf.round(batches), "int64"))
+        if self.renorm:
+            variance = tf.nn.relu(tf.square(moved["moving_stddev"]) - self.epsilon)
+            moved["moving_variance"] = tf.where(counted, variance, tf.cast(self.moving_variance, variance.dtype))
+        for name, value in moved.items():
+            weight = getattr(self, name)
+            weight.assign(tf.cast(value, weight.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Keras's configuration, and the arguments that Keras lacks where they are not at their defaults.
@@ -361,6 +391,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             config["unbiased"] = self.unbiased
         if self.activation is not keras.activations.linear:
             config["activation"] = keras.activations.serialize(self.activation)
+        if self.sync_group_size is not None:
+            config["sync_group_size"] = self.sync_group_size
         if self.virtual_batch_size is not None:
             config["virtual_batch_size"] = self.virtual_batch_size
         if self.jit_compile != "auto":

@@ -79,9 +79,12 @@ def test_config_holds_what_keras_lacks_only_where_it_is_used():
     """A configuration that Keras can read is worth more than one that repeats defaults."""
     theirs = keras.layers.BatchNormalization().get_config().keys()
     assert BatchNorm().get_config().keys() == theirs
-    new = {"unbiased": True, "jit_compile": False, "activation": "relu", "virtual_batch_size": 4}
-    config = BatchNorm(**new, momentum=None, axis=(1, 2)).get_config()
-    assert {name: config[name] for name in config.keys() - theirs} == new
+    for new in (
+        {"unbiased": True, "jit_compile": False, "activation": "relu", "virtual_batch_size": 4},
+        {"sync_group_size": 2},
+    ):
+        config = BatchNorm(**new, synchronized="sync_group_size" in new, momentum=None, axis=(1, 2)).get_config()
+        assert {name: config[name] for name in config.keys() - theirs} == new
     assert config["momentum"] is None and config["axis"] == [1, 2]
 
 
