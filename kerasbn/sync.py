@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from kerasbn.kernels.xla import inside_xla
 from kerasbn.moments import Moments, merge
 
 
@@ -23,7 +24,12 @@ def merge_over_replicas(moments: Moments, group_size: int | None = None) -> Mome
 
     Returns:
         The same `Moments` on all replicas of a group; those given where there is one replica.
+
+    Raises:
+        ValueError: `group_size` does not divide the replicas, or the strategy or the context has none to join.
+            In a graph in the cross-replica context `tf.errors.InvalidArgumentError`, when it runs.
     """
+    _check_that_replicas_can_join()
     context = _several_replicas()
     if context is None:
         return moments
@@ -72,10 +78,44 @@ def mean_over_replicas(values: Mapping[str, tf.Tensor], counted: tf.Tensor) -> d
     }
 
 
+def check_not_in_xla(strategy: tf.distribute.Strategy) -> None:
+    """Raises ValueError inside of one XLA program if `strategy` has several replicas on CPUs."""
+    replicas, device = strategy.num_replicas_in_sync, strategy.extended.worker_devices[0]
+    if replicas > 1 and "CPU" in device and inside_xla():
+        raise ValueError(
+            "Argument `jit_compile` of compile() and of the tf.function around a step must not be True for several "
+            f"replicas on CPUs, whose collectives XLA cannot compile. Received: jit_compile=True and {replicas} "
+            "replicas. Set jit_compile='auto' or False there; kerasbn's layers compile their own kernels."
+        )
+
+
 def _several_replicas() -> tf.distribute.ReplicaContext | None:
     """The context of this replica, if it is one of several."""
     context = tf.distribute.get_replica_context()
-    return None if context is None or context.num_replicas_in_sync == 1 else context
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    check_not_in_xla(context.strategy)
+    return context
+
+
+def _check_that_replicas_can_join() -> None:
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+        raise ValueError(
+            "Argument `synchronized` must be False under ParameterServerStrategy, where workers do not wait for each "
+            "other and have no joined batch. Received: synchronized=True. Use MirroredStrategy or "
+            "MultiWorkerMirroredStrategy."
+        )
+    if strategy.num_replicas_in_sync > 1 and tf.distribute.in_cross_replica_context():
+        message = (
+            f"A layer with `synchronized=True` was called for training outside of the {strategy.num_replicas_in_sync} "
+            "replicas of its strategy, in the cross-replica context. Call it within strategy.run(step, args=...), or "
+            "train with Model.fit."
+        )
+        if tf.executing_eagerly():
+            raise ValueError(message)
+        # Keras traces a functional model here only to learn its shapes, which is right: an error for those who run it.
+        tf.debugging.Assert(False, [message])
 
 
 def _checked(group_size: int | None, context: tf.distribute.ReplicaContext) -> int:

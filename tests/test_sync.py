@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm
 from tests import reference
+from tests.replicas import collectives, train_step
 
 CHANNELS = 3
 
@@ -23,26 +24,8 @@ def run(strategy, shards, dys, masks=None, synchronized=True, momentum=0.0, **se
     with strategy.scope():
         layer = BatchNorm(synchronized=synchronized, momentum=momentum, **settings)
         layer.build((None, *shards[0].shape[1:]))
-
-    def pick(values):
-        return strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(values[context.replica_id_in_sync_group])
-        )
-
-    @tf.function
-    def step(x, dy, mask):
-        def replica(x, dy, mask):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = layer(x, training=True, mask=mask)
-            gradients = tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)
-            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients[1:])
-            return y, gradients[0], *total, layer.moving_mean + 0, layer.moving_variance + 0
-
-        return strategy.run(replica, args=(x, dy, mask))
-
-    signature = [pick(shards), pick(dys), None if masks is None else pick(masks)]
-    return [strategy.experimental_local_results(value) for value in step(*signature)]
+    y, dx, gradients, statistics = train_step(strategy, layer, shards, dys, masks)
+    return y, dx, *gradients, *statistics[:2]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -99,36 +82,51 @@ def test_globally_empty_batch_moves_nothing(strategy):
     np.testing.assert_array_equal(variances[1], np.ones(CHANNELS))
 
 
+COUNTED = [
+    ({}, 2),
+    ({"renorm": True}, 2),
+    ({"momentum": None, "unbiased": True}, 2),
+    ({"activation": "relu"}, 2),
+    ({"jit_compile": False}, 2),
+    ({"sync_group_size": 1}, 3),  # one more: the groups' statistics become one
+    ({"synchronized": False}, 1),
+    ({"synchronized": False, "virtual_batch_size": 2}, 1),
+]
+
+
 @pytest.mark.parametrize("layers", [1, 3])
-def test_one_collective_forward_and_one_backward(strategy, layers, monkeypatch):
-    calls = []
-    context = tf.distribute.ReplicaContext
-    original = context.all_reduce
-
-    def counting(self, *args, **kwargs):
-        calls.append(self.replica_id_in_sync_group)
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(context, "all_reduce", counting)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("settings", "collectives_of_a_layer"), COUNTED, ids=str)
+def test_one_collective_forward_and_one_backward(strategy, settings, collectives_of_a_layer, masked, layers):
+    """Counted in the graph that runs, not in the code that made it."""
     with strategy.scope():
-        stack = [BatchNorm(synchronized=True) for _ in range(layers)]
+        stack = [BatchNorm(**({"synchronized": True} | settings)) for _ in range(layers)]
         for layer in stack:
-            layer.build((None, CHANNELS))
+            layer.build((None, 2, CHANNELS))
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         def replica():
-            x = y = tf.ones([4, CHANNELS])
+            x = y = tf.random.normal([4, 2, CHANNELS])
+            mask = tf.random.normal([4, 2]) > 0 if masked else None
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 for layer in stack:
-                    y = layer(y, training=True)
+                    y = layer(y, training=True, mask=mask)
             return tape.gradient(y, x)
 
         return strategy.run(replica)
 
-    step()
-    assert len(calls) == 2 * layers * strategy.num_replicas_in_sync
+    assert collectives(step) == collectives_of_a_layer * layers * strategy.num_replicas_in_sync
+
+
+@pytest.mark.parametrize("group_size", [None, 1])
+def test_inference_has_no_collective(strategy, group_size):
+    with strategy.scope():
+        layer = BatchNorm(synchronized=True, sync_group_size=group_size)
+        layer.build((None, CHANNELS))
+    step = tf.function(lambda: strategy.run(lambda: layer(tf.ones([4, CHANNELS]), training=False)), autograph=False)
+    assert collectives(step) == 0
 
 
 def test_second_order_through_the_collective(strategy):
@@ -171,6 +169,28 @@ def test_fit(strategy, synchronized):
     assert losses[-1] < losses[0] / 2
     np.testing.assert_allclose(model.layers[0].moving_mean, x.mean(0), atol=1.5)
     assert np.isfinite(model.evaluate(x, y, verbose=0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"renorm": True}, {"momentum": None}, {"virtual_batch_size": 2}], ids=str)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_a_bad_value_on_one_replica_stays_out_of_the_statistics(strategy, settings, bad):
+    """Its channel moves on no replica, if they join, and by the other replica only, if they do not; others move."""
+    x = np.random.default_rng(0).normal(size=(8, CHANNELS)).astype("float32")
+    spoiled = x.copy()
+    spoiled[6, 0] = bad
+    synchronized = "virtual_batch_size" not in settings
+    good = run(strategy, np.split(x, 2), np.split(x, 2), synchronized=synchronized, **({"momentum": 0.5} | settings))
+    found = run(
+        strategy, np.split(spoiled, 2), np.split(x, 2), synchronized=synchronized, **({"momentum": 0.5} | settings)
+    )
+    for statistic, of_good in zip(found[-2:], good[-2:], strict=True):
+        np.testing.assert_array_equal(statistic[0], statistic[1])
+        assert np.isfinite(statistic).all()
+        np.testing.assert_allclose(statistic[0][1:], of_good[0][1:], rtol=1e-6)
+    if not np.isfinite(bad):
+        assert not np.isfinite(found[0][1][:, 0]).all()  # the output says what happened
+    if synchronized:
+        assert float(found[-2][0][0]) == 0 and float(found[-1][0][0]) == pytest.approx(1, abs=1e-6)
 
 
 def test_without_a_strategy_synchronized_changes_nothing():

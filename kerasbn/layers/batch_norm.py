@@ -35,7 +35,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     Statistics are computed in float32 at least. The output for float32 inputs is within 2e-5 of that of float64
     arithmetic, relative to its size, whether the mean is 0 or 1e6 standard deviations, and with outliers. A batch in
-    which nothing is counted (no sample, or all masked) moves no statistic.
+    which nothing is counted (no sample, or all masked) moves no statistic, nor does a channel in which a value is not
+    finite: a step that a loss scale skips leaves no trace.
 
     Derivatives of any order are there in reverse mode (`tf.GradientTape`, nested too). Forward mode
     (`tf.autodiff.ForwardAccumulator`) sees none in training: TensorFlow lacks it for custom gradients.
@@ -330,11 +331,13 @@ class BatchNorm(keras.layers.BatchNormalization):
     def _moved(self, moments: Moments) -> dict[str, tf.Tensor]:
         """Each moving statistic, by name, moved towards the batch, or one group after the other, where values count.
 
-        With them "batches", how many batches counted: all in the shape of the weights.
+        With them "batches", how many batches counted: all in the shape of the weights. A channel that is not finite
+        does not count: one bad batch, whose step a loss scale skips, would stay in the statistics for ever.
         """
         dtype, groups = moments.center.dtype, bool(self.virtual_batch_size)
         mean, variance = moments.mean, moments.variance(self.unbiased)
-        counted = tf.broadcast_to(moments.count > 0, tf.shape(mean))
+        counted = (moments.count > 0) & tf.math.is_finite(mean) & tf.math.is_finite(variance)
+        mean, variance = (tf.where(counted, value, 0) for value in (mean, variance))
         batches = tf.cast(counted, dtype)
 
         def total(x):
@@ -354,8 +357,9 @@ class BatchNorm(keras.layers.BatchNormalization):
         if self.renorm:
             # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
             move("moving_stddev", tf.sqrt(variance + self.epsilon), rate)
+            biased = tf.where(counted, moments.variance(), 0)
             move("renorm_mean", mean, 1 - self.renorm_momentum)
-            move("renorm_stddev", tf.sqrt(moments.variance() + self.epsilon), 1 - self.renorm_momentum)
+            move("renorm_stddev", tf.sqrt(biased + self.epsilon), 1 - self.renorm_momentum)
         else:
             move("moving_variance", variance, rate)
         return {name: tf.reshape(value, self.moving_mean.shape) for name, value in new.items()}
