@@ -62,7 +62,7 @@ def test_parameter_servers_have_no_joined_batch(monkeypatch):
     servers = object.__new__(tf.distribute.experimental.ParameterServerStrategy)  # a real one needs three processes
     layer.build((None, 6))
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: servers)
-    with pytest.raises(ValueError, match="`synchronized` must be False under ParameterServerStrategy.*Use Mirrored"):
+    with pytest.raises(ValueError, match=r"`synchronized` must be False under ParameterServerStrategy.*Use Mirrored"):
         layer(X, training=True)
 
 

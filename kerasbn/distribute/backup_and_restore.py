@@ -10,8 +10,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """`keras.callbacks.BackupAndRestore` for several workers: the first one writes, all read.
 
     With Keras's own, all workers write the same files, or each its own, and a worker that dies between two writes
-    leaves the others an epoch ahead of it. All weights are equal on all workers, so one backup is enough. On one worker it
-    does what Keras's does.
+    leaves the others an epoch ahead of it. All weights are equal on all workers, so one backup is enough. On one worker
+    it does what Keras's does.
 
     Args:
         backup_dir: A folder that every worker sees.

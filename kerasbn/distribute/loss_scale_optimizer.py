@@ -13,8 +13,8 @@ from kerasbn.sync import sum_over_replicas
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """`keras.optimizers.LossScaleOptimizer` for several replicas: if one must skip a step, all do.
 
-    Keras's own looks at the gradients before they are added up over replicas. What overflows on another replica than the
-    first one reaches the weights of all; workers that decide differently wait for each other for ever. This costs
+    Keras's own looks at the gradients before they are added up over replicas. What overflows on another replica than
+    the first one reaches the weights of all; workers that decide differently wait for each other for ever. This costs
     one collective of one number a step. On one replica it is Keras's.
 
     Args:

@@ -13,8 +13,9 @@ class _ForKeras:
 
     Keras 3 calls `reduce` twice, and each time asks for what the method does not have:
 
-    - before the first step with a whole batch, ``(x, y)``, of which it only reads shapes and dtypes. Adding the shards
-      of the replicas up fails where they differ in size, and between workers always. Here it gets a shard of this worker.
+    - before the first step with a whole batch, ``(x, y)``, of which it only reads shapes and dtypes. To add the
+      shards of the replicas up fails where they differ in size, and between workers always. Here it gets a shard of
+      this worker.
     - after each step with every log, a scalar, and ``axis=0``. Between workers that fails, since a scalar has no axis.
       Here it gets the mean over the replicas.
     """
@@ -41,7 +42,7 @@ class _ForKeras:
             ValueError: Inside of one XLA program, as `compile(jit_compile=True)` makes it, with several replicas on
                 CPUs: XLA has no collectives there.
         """
-        check_not_in_xla(self)  # type: ignore[arg-type]
+        check_not_in_xla(self)
         return super().run(fn, args, kwargs, options)  # type: ignore[misc]
 
     def _first(self, value: Any) -> Any:
@@ -51,8 +52,8 @@ class _ForKeras:
 class MirroredStrategy(_ForKeras, tf.distribute.MirroredStrategy):
     """`tf.distribute.MirroredStrategy`, several devices of one machine, for shards of any size and for CPUs.
 
-    - With TensorFlow's own, `keras.Model.fit` fails on a batch that the replicas cannot share evenly, as the last one of
-      an epoch may be.
+    - With TensorFlow's own, `keras.Model.fit` fails on a batch that the replicas cannot share evenly, as the last one
+      of an epoch may be.
     - TensorFlow's collectives of CPUs fail inside loops, as ``compile(steps_per_execution=2)`` makes them, and with a
       second strategy in the same process. Here the default for CPUs is `tf.distribute.ReductionToOneDevice`.
 
@@ -65,7 +66,8 @@ class MirroredStrategy(_ForKeras, tf.distribute.MirroredStrategy):
         >>> import keras, kerasbn
         >>> strategy = kerasbn.distribute.MirroredStrategy(["CPU:0"])  # on all GPUs: MirroredStrategy()
         >>> with strategy.scope():
-        ...     model = keras.Sequential([keras.Input((3,)), kerasbn.BatchNorm(synchronized=True), keras.layers.Dense(1)])
+        ...     layers = [kerasbn.BatchNorm(synchronized=True), keras.layers.Dense(1)]
+        ...     model = keras.Sequential([keras.Input((3,)), *layers])
         ...     model.compile("sgd", kerasbn.distribute.JoinedLoss(keras.losses.MeanSquaredError()))
         >>> history = model.fit(keras.ops.ones((7, 3)), keras.ops.ones((7, 1)), batch_size=4, verbose=0)
     """
