@@ -17,6 +17,7 @@ RUNS = {
     "models": ["models"],
     "memory": ["memory", "--models", "ResNet-20"],
     "compile_time": ["compile_time", "--models", "Inception", "ResNet-20", "MobileNetV2"],
+    "sync": ["sync"],
     "kernels_bfloat16": ["kernels", "--dtype", "bfloat16", *LARGE],
     "kernels_float16": ["kernels", "--dtype", "float16", *LARGE],
     "kernels_channels_first": ["kernels", "--layout", "first", *LARGE],

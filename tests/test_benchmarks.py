@@ -9,7 +9,21 @@ from importlib.util import find_spec
 import keras
 import pytest
 
-from benchmarks import compile_time, floor, fresh, kernels, memory, models, networks, plot, report, tables, timing
+from benchmarks import (
+    compile_time,
+    floor,
+    fresh,
+    kernels,
+    memory,
+    models,
+    networks,
+    plot,
+    report,
+    sync,
+    sync_cost,
+    tables,
+    timing,
+)
 
 everything = importlib.import_module("benchmarks.__main__")
 MLP = ["--models", "MLP", "--modes", "graph", "--repeats", "1"]
@@ -28,6 +42,7 @@ def folder(tmp_path_factory):
     kernels.main(["--shapes", "2x2x2x3", "8x3", "--repeats", "1", "--out", str(folder / "kernels.json")])
     models.main([*MLP, "--out", str(folder / "models.json")])
     compile_time.main([*MLP, "--out", str(folder / "compile_time.json")])
+    sync.main(["--replicas", "2", "--shapes", "6x3", "--repeats", "1", "--out", str(folder / "sync.json")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh, "call", in_this_process)
         patch.setitem(networks.NETWORKS, "MLP", small)
@@ -173,6 +188,33 @@ def test_memory(folder):
     assert 1e7 < now <= most < 1e12
 
 
+def test_sync(folder):
+    (result,) = json.loads((folder / "sync.json").read_text())["results"]
+    assert {*result["milliseconds"]} == {*sync.WAYS}
+    ours, keras_layer = (result["traffic"][f"{name} synchronized, TF"] for name in ("kerasbn", "keras"))
+    slots, sums, channels = 2 * 4, 2, 3
+    assert ours == {"collectives": 2, "bytes": 4 * channels * (slots + sums)}
+    assert keras_layer["collectives"] == 5
+    assert result["traffic"]["keras, TF"]["collectives"] == 0 and result["traffic"]["kerasbn, TF"]["collectives"] == 1
+
+
+def test_cost_of_collectives():
+    """Against the formulas by hand: two replicas, and messages so large, or so small, that one term is left."""
+    network = sync_cost.Network(latency=1.0, bandwidth=10.0)
+    assert sync_cost.all_reduce(network, 2, 40.0) == 1 + 40 / 10  # doubling: one message
+    assert sync_cost.all_reduce(network, 4, 4e6) == pytest.approx(2 * 3 * 1e6 / 10, rel=1e-4)  # a ring
+    assert sync_cost.all_reduce(network, 1024, 0.0) == 10
+    assert sync_cost.all_gather(network, 4, 40.0) == 2 + 3 * 40 / 10
+
+
+def test_cost_table(capsys):
+    sync_cost.main(["--latency", "5", "--bandwidth", "100"])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(sync_cost.REPLICAS)
+    with pytest.raises(SystemExit, match="2"):
+        sync_cost.main(["--latency", "5"])
+    assert "--latency and --bandwidth come together" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("main", "arguments", "message"),
     [
@@ -194,7 +236,18 @@ def test_wrong_arguments_are_named(main, arguments, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "main", [kernels.main, models.main, compile_time.main, memory.main, plot.main, tables.main, everything.main]
+    "main",
+    [
+        kernels.main,
+        models.main,
+        compile_time.main,
+        memory.main,
+        sync.main,
+        sync_cost.main,
+        plot.main,
+        tables.main,
+        everything.main,
+    ],
 )
 def test_help_has_an_example(main, capsys):
     with pytest.raises(SystemExit, match="0"):
@@ -211,7 +264,7 @@ def test_pictures(folder):
 def test_tables(folder):
     tables.main([str(folder)])
     text = (folder / "tables.md").read_text()
-    assert re.findall("^## (.*)$", text, re.M) == ["compile_time", "kernels", "memory", "models"]
+    assert re.findall("^## (.*)$", text, re.M) == ["compile_time", "kernels", "memory", "models", "sync"]
     assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3
 
 
