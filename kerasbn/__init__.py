@@ -8,7 +8,10 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
     )
 
+from kerasbn import data, transforms
 from kerasbn.layers.batch_norm import BatchNorm
+from kerasbn.layers.local_response_normalization import LocalResponseNormalization
+from kerasbn.transforms import batch_normalize
 from kerasbn.version import __version__
 
-__all__ = ["BatchNorm", "__version__"]
+__all__ = ["BatchNorm", "LocalResponseNormalization", "__version__", "batch_normalize", "data", "transforms"]
