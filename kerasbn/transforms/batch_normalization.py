@@ -112,6 +112,8 @@ def batch_normalize(
     - linear layers that no nonlinearity follows, and those with ``trainable=False``, which stay what they are;
     - layers of other kinds and what is within them: recurrent layers, attention, custom layers.
 
+    An `activity_regularizer` stays with the linear layer, whose result is ``W u`` now.
+
     Args:
         model: A functional or Sequential model. It is left as it is.
         where: `"pre_activation"`, `"post_activation"`, or a function from a linear layer to one of the two, to `True`

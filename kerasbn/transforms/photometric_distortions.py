@@ -97,7 +97,7 @@ def reduce_photometric_distortions(
             return config | reduced
 
         config = layer.get_config()
-        new = edited(type(layer).__module__, type(layer).__name__, config, edit)
+        new = edited(config, edit, type(layer))
         if new == config:
             _check_nothing_hidden(layer, where)
         return [clone(layer, new)]

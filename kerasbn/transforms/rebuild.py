@@ -187,7 +187,7 @@ def _carry_over(replacement: Replacement) -> None:
         after = [variable for variable in after if variable.name in by_name]
         before = [by_name[variable.name] for variable in after]
     for source, target in zip(before, after, strict=True):
-        target.assign(keras.ops.convert_to_numpy(source))
+        target.assign(source.numpy())
         target.trainable = source.trainable
     for new in replacement.new:
         if hasattr(old, "save_assets") and isinstance(new, type(old)):  # vocabularies
@@ -212,5 +212,12 @@ def _freeze_like(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
 
 def _compile_like(new: keras.Model, model: keras.Model, recompile: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     # The layers' own custom objects have no part in this, and could bear the same names.
-    with keras.saving.custom_object_scope(custom_objects(vars(model).values(), without=keras.layers.Layer)):
-        new.compile_from_config(recompile(model.get_compile_config()))
+    own = custom_objects(vars(model).values(), without=keras.layers.Layer)
+    try:
+        with keras.saving.custom_object_scope(own):
+            new.compile_from_config(recompile(model.get_compile_config()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The settings that {model.name!r} was compiled with cannot be copied: {error} Give functions a name, with "
+            "`def` in place of `lambda`; or hand in a model that is not compiled, and compile the one that you get."
+        ) from error

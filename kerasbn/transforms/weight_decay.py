@@ -74,20 +74,16 @@ def scale_weight_decay(
                 name: scaled(where, ".".join((*path, name)), config[name]) for name in STRENGTHS[class_name]
             }
 
-        return [clone(layer, edited(type(layer).__module__, type(layer).__name__, layer.get_config(), edit))]
+        return [clone(layer, edited(layer.get_config(), edit, type(layer)))]
 
-    def recompile(settings: dict[str, Any]) -> dict[str, Any]:
+    def recompile(compile_settings: dict[str, Any]) -> dict[str, Any]:
         def edit(class_name: str, config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-            if config.get("weight_decay") is None:
+            old = config.get("weight_decay")
+            if old is None:
                 return config
-            return config | {
-                "weight_decay": scaled("optimizer", ".".join((*path, "weight_decay")), config["weight_decay"])
-            }
+            return config | {"weight_decay": scaled(path[0], ".".join((*path[1:], "weight_decay")), old)}
 
-        optimizer = settings["optimizer"]
-        return settings | {
-            "optimizer": optimizer | {"config": edited("keras", optimizer["class_name"], optimizer["config"], edit)}
-        }
+        return edited(compile_settings, edit)
 
     new, replacements = rebuild(model, rewrite, recompile)
     if factor != 1:

@@ -133,6 +133,14 @@ def test_mixed_precision_optimizer_is_copied():
     assert isinstance(new.inner_optimizer, keras.optimizers.AdamW) and float(new.learning_rate) == 0.5
 
 
+def test_compile_settings_that_have_no_name_are_refused():
+    model = sequential()
+    model.compile("sgd", lambda y_true, y_pred: y_pred)
+    with pytest.warns(UserWarning, match="lambda"), pytest.raises(ValueError, match="'sequential_model'") as caught:
+        copy(model)
+    assert "with `def` in place of `lambda`" in str(caught.value)
+
+
 def test_a_layer_in_two_models_stays_one():
     new = copy(shared())
     layers = all_layers(new)
@@ -200,10 +208,34 @@ def test_an_operation_of_keras_ops_can_be_replaced():
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_subclassed_model_is_refused_by_name(transform):
-    with pytest.raises(ValueError, match="Python code") as caught:
-        transform(Python(name="mine"))
-    for part in ("`model`", "functional and Sequential", "'mine'", "class Python", "functional API"):
-        assert part in str(caught.value)
+    for model in (Python(name="mine"), Backbone(4, name="mine")):
+        with pytest.raises(ValueError, match="Python code") as caught:
+            transform(model)
+        for part in (
+            "`model`",
+            "functional and Sequential",
+            "'mine'",
+            f"class {type(model).__name__}",
+            "functional API",
+        ):
+            assert part in str(caught.value)
+    # As the message proposes:
+    assert "keras.Model(model.inputs, model.outputs)" in str(caught.value)
+    new = transform(keras.Model(model.inputs, model.outputs))
+    assert new.get_layer("hidden") is not model.get_layer("hidden")
+
+
+class Backbone(keras.Model):
+    """A functional model that its own constructor builds."""
+
+    def __init__(self, width, **kwargs):
+        inputs = keras.Input((3,))
+        hidden = L.Dense(width, activation="relu", name="hidden")(inputs)
+        super().__init__(inputs=inputs, outputs=L.Dense(1)(hidden), **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"name": self.name, "width": self.width}
 
 
 def test_a_subclassed_model_within_is_a_layer_like_any_other():

@@ -48,7 +48,7 @@ def wrapped():
                 L.Bidirectional(L.GRU(2, bias_regularizer="l1", return_sequences=True)), name="both_ways"
             ),
             L.TimeDistributed(L.TimeDistributed(L.Dense(2, kernel_regularizer=R.L2(0.5)))),
-            L.Reshape((5, 16)),
+            L.Reshape((5, 8)),
             L.RNN(cells, return_sequences=True, name="rnn"),
             BatchNorm(gamma_regularizer="l2", beta_regularizer="l1"),
             L.SpectralNormalization(L.Conv1D(2, 2, kernel_regularizer="l2")),
@@ -64,10 +64,10 @@ def test_wherever_a_regularizer_is():
     new = scale_weight_decay(model, 0.25, changes=changes)
     assert penalty(model) > 0 and penalty(new) == pytest.approx(penalty(model) / 4, rel=1e-6)
     found = {(change.where, change.what): (change.old, change.new) for change in changes}
-    assert found["both_ways", "layer.layer.bias_regularizer.l1"] == (0.01, 0.0025)
-    assert found["rnn", "cell.cells.1.recurrent_regularizer.l2"] == (pytest.approx(0.2), pytest.approx(0.05))
+    assert found["both_ways", "layer.layer.bias_regularizer.l1"] == pytest.approx((0.01, 0.0025))
+    assert found["rnn", "cell.cells.1.recurrent_regularizer.l2"] == pytest.approx((0.2, 0.05))
     regularizers = [v.regularizer for v in new.trainable_variables if v.regularizer]
-    assert len(regularizers) == 13
+    assert len(regularizers) == 11
 
 
 def test_activity_is_not_weight():
