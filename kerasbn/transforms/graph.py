@@ -39,8 +39,8 @@ class Graph:
             raise ValueError(
                 "Argument `model` must be made of functional and Sequential models, whose graph Keras knows. Received: "
                 f"{model.name!r} of class {type(model).__name__}, whose configuration has no graph, as its `call` or "
-                "its constructor is Python code. Build it with the functional API. If it has inputs and outputs, hand in "
-                "keras.Model(model.inputs, model.outputs)."
+                "its constructor is Python code. Build it with the functional API. If it has inputs and outputs, hand "
+                "in keras.Model(model.inputs, model.outputs)."
             )
         self.operations = {operation.name: operation for operation in model.operations}
         self._calls = {entry["name"]: entry["inbound_nodes"] for entry in config.pop("layers")}

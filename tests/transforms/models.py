@@ -173,11 +173,27 @@ def custom():
     return Trainer(rows, L.Dense(2, name="logits")(x), name="trainer")
 
 
+def autoencoder():
+    """Models within a model that are called several times and give its outputs; structures whose order is not sorted."""
+    inner = {"y": keras.Input((3,), name="y"), "x": keras.Input((4,), name="x")}
+    codes = {"second": L.Dense(3, name="second")(inner["y"]), "first": L.Dense(2, "relu", name="first")(inner["x"])}
+    encoder = keras.Model(inner, codes, name="encoder")
+    code = keras.Input((2,), name="code")
+    decoder = keras.Model(
+        code, [L.Dense(4, name="decoded")(L.Dense(3, "relu", name="hidden")(code)), 2 * code], name="decoder"
+    )
+    inputs = {"image": keras.Input((4,), name="image"), "aside": keras.Input((3,), name="aside")}
+    coded = encoder({"y": inputs["aside"], "x": inputs["image"]})
+    decoded = decoder(coded["first"])
+    again = decoder(encoder({"y": coded["second"], "x": decoded[0]})["first"])
+    return keras.Model(inputs, {"image": again[0], "code": decoded[1], "aside": coded["second"]})
+
+
 def frozen():
     model = nested()
+    model.get_layer("head").trainable = False
     model.get_layer("backbone").trainable = False
     model.get_layer("backbone").get_layer("linear").trainable = True
-    model.get_layer("head").get_layer("hidden").trainable = False
     return model
 
 
@@ -209,6 +225,7 @@ MODELS = [
     residual,
     shared,
     nested,
+    autoencoder,
     several_inputs_and_outputs,
     masked_sequence,
     custom,

@@ -11,6 +11,7 @@ from tests.transforms.models import (
     MODELS,
     Python,
     all_layers,
+    autoencoder,
     custom,
     frozen,
     images,
@@ -69,6 +70,11 @@ def normalized(model, **arguments):
             masked_sequence,
             {"each_bn", "each_activation", "dense_bn", "dense_activation"},
             {"each_bn", "dense_bn"},
+        ),
+        (
+            autoencoder,
+            {"encoder/first_bn", "encoder/first_activation", "decoder/hidden_bn", "decoder/hidden_activation"},
+            {"encoder/first_bn", "decoder/hidden_bn"},
         ),
         (
             custom,
@@ -261,6 +267,17 @@ def test_end_of_a_nested_model_whose_result_goes_on():
     assert normalized(keras.Model(inputs, [later(inner(inputs)), inner(2 * inputs)])) == set()
 
 
+def test_inputs_and_outputs_of_a_nested_model_are_told_apart():
+    """Also in dictionaries whose keys are not sorted."""
+    within = {"y": keras.Input((3,), name="y"), "x": keras.Input((3,), name="x")}
+    outputs = {"t": L.Dense(2, name="t")(within["y"]), "s": L.Dense(2, name="s")(L.ReLU()(within["x"]))}
+    inner = keras.Model(within, outputs, name="inner")
+    inputs = keras.Input((3,))
+    results = inner({"y": L.Dense(3, name="to_y")(inputs), "x": L.Dense(3, name="to_x")(inputs)})
+    x = L.Concatenate()([L.ReLU()(results["t"]), L.LayerNormalization()(results["s"])])
+    assert normalized(keras.Model(inputs, L.Dense(1)(x))) == {"to_x_bn", "inner/t_bn"}
+
+
 def test_shared_layers_share_their_normalization():
     new = batch_normalize(shared())
     layers = all_layers(new)
@@ -322,8 +339,9 @@ def test_policies_are_those_of_the_layers():
     assert model.get_layer("half_bn").gamma.dtype == "float32"
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("make", [residual, mixed_precision, several_inputs_and_outputs], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    ("make", "jit_compile"), [(residual, True), (mixed_precision, False), (several_inputs_and_outputs, False)]
+)
 def test_training(make, jit_compile, tmp_path):
     model = make()
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
