@@ -174,7 +174,7 @@ def custom():
 
 
 def autoencoder():
-    """Models within a model that are called several times and give its outputs; structures whose order is not sorted."""
+    """Models within a model that are called several times and give its outputs; structures not in sorted order."""
     inner = {"y": keras.Input((3,), name="y"), "x": keras.Input((4,), name="x")}
     codes = {"second": L.Dense(3, name="second")(inner["y"]), "first": L.Dense(2, "relu", name="first")(inner["x"])}
     encoder = keras.Model(inner, codes, name="encoder")
