@@ -200,14 +200,23 @@ def _carry_over(replacement: Replacement) -> None:
 
 def _freeze_like(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
     """Sets `trainable` on `new` and the layers in it, which Keras's configurations leave out, as it is on `old`."""
+    pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    seen: set[int] = set()
 
     def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
         values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
         return [value for value in values if isinstance(value, keras.layers.Layer)]
 
-    new.trainable = old.trainable
-    for inner_new, inner_old in zip(sublayers(new), sublayers(old), strict=False):
-        _freeze_like(inner_new, inner_old)
+    def visit(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
+        if id(old) not in seen:
+            seen.add(id(old))
+            for inner_new, inner_old in zip(sublayers(new), sublayers(old), strict=False):
+                visit(inner_new, inner_old)
+            pairs.append((new, old))
+
+    visit(new, old)
+    for after, before in reversed(pairs):  # from the outside in, as above
+        after.trainable = before.trainable
 
 
 def _compile_like(new: keras.Model, model: keras.Model, recompile: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
