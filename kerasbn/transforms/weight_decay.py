@@ -30,7 +30,7 @@ def scale_weight_decay(
     scaled, the model must be compiled. Keras forgets what `Optimizer.exclude_from_weight_decay` excluded whenever an
     optimizer is made from its configuration, here too: call it again.
 
-    "While in Inception an L2 loss on the model parameters controls overfitting, in modified BN-Inception the weight of
+    "While in Inception an L2 loss on the model parameters controls overfitting, in Modified BN-Inception the weight of
     this loss is reduced by a factor of 5. We find that this improves the accuracy on the held-out validation data."
 
     Args:

@@ -250,6 +250,13 @@ def test_output_layers(ending, wrapped):
     assert normalized(model) == set()
 
 
+def test_a_result_that_one_of_its_users_normalizes():
+    inputs = keras.Input((3,))
+    x = L.Dense(4)(inputs)
+    x = L.Add()([L.BatchNormalization()(x), L.ReLU()(x)])
+    assert normalized(keras.Model(inputs, L.Dense(1)(x))) == set()
+
+
 def test_an_output_that_is_used_further_stays_what_it_is():
     inputs = keras.Input((3,))
     feature = L.Dense(4, activation="relu", name="feature")(inputs)
