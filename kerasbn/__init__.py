@@ -8,8 +8,18 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
     )
 
-from kerasbn import distribute
+from kerasbn import data, distribute, transforms
 from kerasbn.layers.batch_norm import BatchNorm
+from kerasbn.layers.local_response_normalization import LocalResponseNormalization
+from kerasbn.transforms import batch_normalize
 from kerasbn.version import __version__
 
-__all__ = ["BatchNorm", "__version__", "distribute"]
+__all__ = [
+    "BatchNorm",
+    "LocalResponseNormalization",
+    "__version__",
+    "batch_normalize",
+    "data",
+    "distribute",
+    "transforms",
+]

@@ -14,16 +14,40 @@ PACKAGE = Path(kerasbn.__file__).parent
 
 
 def test_public_names():
-    assert kerasbn.__all__ == ["BatchNorm", "__version__", "distribute"]
+    assert kerasbn.__all__ == [
+        "BatchNorm",
+        "LocalResponseNormalization",
+        "__version__",
+        "batch_normalize",
+        "data",
+        "distribute",
+        "transforms",
+    ]
     assert all(hasattr(kerasbn, name) for name in kerasbn.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", kerasbn.__version__)
 
 
-def test_public_docstrings_have_an_example():
+PUBLIC = {
+    "BatchNorm": (kerasbn.BatchNorm, kerasbn.BatchNorm.__init__),
+    "LocalResponseNormalization": (
+        kerasbn.LocalResponseNormalization,
+        kerasbn.LocalResponseNormalization.__init__,
+    ),
+    "shuffle_within_shards": (kerasbn.data.shuffle_within_shards,) * 2,
+    **{name: (getattr(kerasbn.transforms, name),) * 2 for name in kerasbn.transforms.__all__ if name != "Change"},
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_docstrings_have_an_example_and_all_arguments(name):
     """The examples are run as doctests; here only that they are there."""
-    assert ">>>" in kerasbn.BatchNorm.__doc__
-    for argument in inspect.signature(kerasbn.BatchNorm.__init__).parameters.keys() - {"self", "kwargs"}:
-        assert f"        {argument}: " in kerasbn.BatchNorm.__doc__
+    documented, function = PUBLIC[name]
+    doc = inspect.getdoc(documented)
+    for section in ("Args:", "Raises:", "Returns:", ">>>", "Reference:"):
+        assert section in doc, section
+    for argument in inspect.signature(function).parameters.values():
+        stars = {argument.VAR_KEYWORD: "**", argument.VAR_POSITIONAL: "*"}.get(argument.kind, "")
+        assert argument.name == "self" or f"\n    {stars}{argument.name}: " in doc, argument.name
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))

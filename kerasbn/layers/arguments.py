@@ -30,17 +30,22 @@ def number(name: str, value: Any, lowest: float, highest: float = float("inf")) 
     return parsed
 
 
-def optional_count(name: str, value: Any) -> int | None:
-    """`value` as an integer from 1 on, or `None`."""
-    if value is None:
-        return None
+def count(name: str, value: Any, lowest: int = 0, allowed: str = "") -> int:
+    """`value` as an integer from `lowest` on."""
     try:
         parsed = operator.index(value)
     except TypeError:
-        parsed = 0
-    if parsed < 1 or isinstance(value, bool):
-        raise ValueError(f"Argument `{name}` must be an integer not below 1, or None. Received: {name}={value!r}.")
+        parsed = lowest - 1
+    if parsed < lowest or isinstance(value, bool):
+        raise ValueError(
+            f"Argument `{name}` must be an integer not below {lowest}{allowed}. Received: {name}={value!r}."
+        )
     return parsed
+
+
+def optional_count(name: str, value: Any) -> int | None:
+    """`value` as an integer from 1 on, or `None`."""
+    return None if value is None else count(name, value, 1, ", or None")
 
 
 def parse_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:

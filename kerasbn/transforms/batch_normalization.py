@@ -1,0 +1,329 @@
+"""Batch normalization at the nonlinearities of a network that has none: first half of Alg. 2."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerasbn.layers import arguments
+from kerasbn.layers.batch_norm import BatchNorm
+from kerasbn.transforms.clone import clone
+from kerasbn.transforms.flow import Call, trace
+from kerasbn.transforms.rebuild import Change, hidden_layers, rebuild
+
+PLACES = ("pre_activation", "post_activation")
+
+#: Where to normalize a layer, from the layer: one of `PLACES`, `True` for the first, `None` or `False` for nowhere.
+Where = str | Callable[[keras.layers.Layer], str | bool | None]
+
+#: Layers that compute ``W u + b``, whose result is normalized.
+LINEAR = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+#: Layers that are nonlinearities. An `Activation` may be linear.
+NONLINEAR = (
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Softmax,
+)
+
+#: The operations that are nonlinearities, ``Relu`` of `keras.ops.relu`: they are called as the activations of Keras.
+NONLINEAR_OPERATIONS = {name.replace("_", "") for name in dir(keras.activations)} - {"linear"}
+
+#: Layers and operations that only give their values another shape or order.
+REARRANGING = (keras.layers.Flatten, keras.layers.Identity, keras.layers.Permute, keras.layers.Reshape)
+REARRANGING_OPERATIONS = {"ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose"}
+
+#: And those that may come between a linear layer and its nonlinearity: a residual sum, a concatenation, a pooling.
+BETWEEN = (
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Concatenate,
+    keras.layers.Maximum,
+    keras.layers.Subtract,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
+    keras.layers.Cropping3D,
+    keras.layers.UpSampling1D,
+    keras.layers.UpSampling2D,
+    keras.layers.UpSampling3D,
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+)
+BETWEEN_OPERATIONS = {"Add", "AveragePool", "Concatenate", "MaxPool", "Maximum", "Pad", "Subtract"}
+
+
+def batch_normalize(
+    model: keras.Model, where: Where = "pre_activation", *, changes: list[Change] | None = None, **layer_arguments: Any
+) -> keras.Model:
+    """A copy of `model` with `BatchNorm` at its nonlinearities, as lines 1 to 5 of Alg. 2 build it.
+
+    For a linear layer and its nonlinearity, ``y = g(W u + b)``, the copy computes (Sec. 3.2)
+
+        y = g(BN(W u))        with `"pre_activation"`, or
+        y = BN(g(W u + b))    with `"post_activation"`.
+
+    Before the nonlinearity the bias goes, as the normalization subtracts it again and has one of its own, `beta`. All
+    other weights are carried over. The statistics of the new layers start as those of any new layer: train, or estimate
+    them, before you evaluate.
+
+    Linear layers are those of Keras called `Dense`, `Conv*`, `DepthwiseConv*` and `SeparableConv*`, also in a
+    `TimeDistributed`. The nonlinearity is their `activation`, which is split off as a layer of its own, or the
+    `Activation`, `ReLU` and so on that follows, directly or after layers that keep what is linear or order: dropout,
+    pooling, reshaping, the `Add` of a residual block. Nested models are gone through as if their layers were those of
+    the model. What follows is left alone:
+
+    - the output layer: one whose result, with nonlinearity or without, is an output of the model;
+    - layers whose result already goes through a `BatchNormalization`, before or after the nonlinearity;
+    - linear layers that no nonlinearity follows, and those with ``trainable=False``, which stay what they are;
+    - layers of other kinds and what is within them: recurrent layers, attention, custom layers.
+
+    An `activity_regularizer` stays with the linear layer, whose result is ``W u`` now.
+
+    Args:
+        model: A functional or Sequential model. It is left as it is.
+        where: `"pre_activation"`, `"post_activation"`, or a function from a linear layer to one of the two, to `True`
+            for the first, or to `None` or `False` for a layer to be left alone.
+        changes: Optional list, to which a `Change` is appended for each layer that was added, each bias that was
+            dropped, and each activation that was split off.
+        **layer_arguments: Those of `BatchNorm`. `axis` is that of the channels if not given, 1 for channels-first
+            convolutions. `name` and `activation` are not allowed.
+
+    Returns:
+        A new model, compiled as `model` was, with a new optimizer. The layers of `model` keep their names; the new ones
+        are called after them, `conv1_bn` and `conv1_activation` after `conv1`. A layer that is called several times
+        has one normalization, called as often.
+
+    Raises:
+        ValueError: If `where` or a layer argument is not one of those allowed; if `model` is not functional or
+            Sequential, or has linear layers in a nested model that is not (unless `where` is a function that gives
+            `None` for it); if layers share a nonlinearity behind which each would need a normalization of its own.
+
+    Example:
+    >>> layers = [keras.layers.Dense(5, activation="relu", name="hidden"), keras.layers.Dense(2, name="logits")]
+    >>> model = batch_normalize(keras.Sequential([keras.Input((3,)), *layers]), momentum=0.9)
+    >>> [layer.name for layer in model.layers]
+    ['hidden', 'hidden_bn', 'hidden_activation', 'logits']
+    >>> model.layers[0].use_bias, model.layers[1].momentum
+    (False, 0.9)
+
+    Reference:
+        S. Ioffe & C. Szegedy, Batch Normalization, 2015, Alg. 2, lines 1-5, and Sec. 3.2.
+    """
+    if not callable(where):
+        arguments.one_of("where", where, PLACES)
+    for name in {"name", "activation"} & layer_arguments.keys():
+        raise ValueError(
+            f"Argument `{name}` of BatchNorm cannot be given: each new layer has a name of its own, and the "
+            f"nonlinearity stays a layer of its own. Received: {name}={layer_arguments[name]!r}."
+        )
+    BatchNorm(**layer_arguments)  # raises for what is not allowed, whether there is a layer to normalize or not
+    plan = _Plan(trace(model), where, layer_arguments)
+    new, _ = rebuild(model, plan.rewrite)
+    if changes is not None:
+        changes += plan.changes
+    return new
+
+
+class _Plan:
+    """Which layers are normalized where, decided before the first of them is replaced."""
+
+    def __init__(self, calls: list[Call], where: Where, layer_arguments: dict[str, Any]) -> None:
+        self.changes: list[Change] = []
+        self._arguments = layer_arguments
+        self._names = {call.operation.name for call in calls if call.operation is not None}
+        # By the id of the operation behind which the normalization goes, the linear layer whose channels it has.
+        self._before_activation: dict[int, keras.layers.Layer] = {}
+        self._after_activation: dict[int, keras.layers.Layer] = {}
+        normalized: dict[int, set[int]] = {}  # by the id of a nonlinearity's call, those linear layers
+        operations = _by_operation(calls)
+        for layer, calls_of_layer in operations:
+            if isinstance(layer, keras.Model):
+                _check_nothing_hidden(layer, calls_of_layer[0].where, where)
+            nonlinearities = _nonlinearities(layer, calls_of_layer)
+            place = _place(layer, where) if nonlinearities else None
+            if place == "pre_activation":
+                self._before_activation[id(layer)] = layer
+            if place == "post_activation":
+                for call in nonlinearities:
+                    self._after_activation[id(call.operation)] = layer
+                    normalized.setdefault(id(call), set()).add(id(layer))
+        for operation, calls_of_operation in operations:
+            if id(operation) in self._after_activation:
+                if len({frozenset(normalized.get(id(call), ())) for call in calls_of_operation}) > 1:
+                    raise ValueError(
+                        f"The nonlinearity {calls_of_operation[0].where!r} is called {len(calls_of_operation)} times, "
+                        "behind different layers, each of which would need a normalization of its own behind it. "
+                        "Give each of them a nonlinearity of its own, or normalize with where='pre_activation'."
+                    )
+
+    def rewrite(self, operation: Any, where: str) -> list[Any]:
+        """What takes the place of `operation`."""
+        if id(operation) in self._before_activation:
+            return self._without_activation(operation, where)
+        if id(operation) in self._after_activation:
+            return [clone(operation), self._normalization(operation, where, self._after_activation[id(operation)])]
+        return [clone(operation)]
+
+    def _without_activation(self, layer: keras.layers.Layer, where: str) -> list[keras.layers.Layer]:
+        """The layer without bias and activation, its normalization, and its activation if it has one."""
+        inner = _inner(layer)
+        config = layer.get_config()
+        inner_config = config if inner is layer else config["layer"]["config"]
+        inner_config.update(use_bias=False, activation="linear")
+        chain = [clone(layer, config), self._normalization(layer, where, layer)]
+        if inner.use_bias:
+            self.changes.append(Change(where, "use_bias", True, False))
+        if inner.activation is not keras.activations.linear:
+            chain.append(self._activation(layer, inner))
+            name = getattr(inner.activation, "__name__", inner.activation)
+            self.changes.append(Change(where, "activation", name, f"layer {chain[-1].name}"))
+        return chain
+
+    def _activation(self, layer: keras.layers.Layer, inner: keras.layers.Layer) -> keras.layers.Layer:
+        """The activation of a layer as a layer of its own."""
+        name = self._name(layer, "activation")
+        if isinstance(inner.activation, keras.layers.Layer):
+            return clone(inner.activation, inner.activation.get_config() | {"name": name})
+        return keras.layers.Activation(inner.activation, name=name, dtype=inner.dtype_policy)
+
+    def _normalization(self, operation: Any, where: str, layer: keras.layers.Layer) -> BatchNorm:
+        """A normalization behind `operation` of the channels of `layer`."""
+        inner = _inner(layer)
+        axis = -1
+        if getattr(inner, "data_format", None) == "channels_first":
+            axis = 1 if inner is layer else 2
+        settings = {"axis": axis, "dtype": inner.dtype_policy} | self._arguments
+        new = BatchNorm(name=self._name(operation, "bn"), **settings)
+        self.changes.append(Change(where, "normalization", None, f"layer {new.name}"))
+        return new
+
+    def _name(self, operation: Any, suffix: str) -> str:
+        name = f"{operation.name}_{suffix}"
+        while name in self._names:
+            name += "_1"
+        return name
+
+
+def _by_operation(calls: list[Call]) -> list[tuple[Any, list[Call]]]:
+    """The operations, each with all its calls."""
+    found: dict[int, tuple[Any, list[Call]]] = {}
+    for call in calls:
+        if call.operation is not None:
+            found.setdefault(id(call.operation), (call.operation, []))[1].append(call)
+    return list(found.values())
+
+
+def _inner(layer: Any) -> Any:
+    """The layer that computes: `layer` itself, or the one that it calls at each time step."""
+    return layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+
+
+def _place(layer: keras.layers.Layer, where: Where) -> str | None:
+    """One of `PLACES`, or `None`."""
+    if not callable(where):
+        return where
+    place = arguments.one_of(f"where({layer.name!r})", where(layer), (*PLACES, True, False, None))
+    return "pre_activation" if place is True else place or None
+
+
+def _nonlinearities(layer: Any, calls: list[Call]) -> list[Call]:
+    """The calls of the nonlinearity of a linear layer, its own or those that follow; none if it is to be left alone."""
+    if not isinstance(_inner(layer), LINEAR) or not layer.trainable:
+        return []
+    followers = [follower for call in calls for follower in _followers(call, _is_between)]
+    if _inner(layer).activation is keras.activations.linear:
+        nonlinearities = [follower for follower in followers if _is_nonlinear(follower.operation)]
+    else:
+        nonlinearities = calls
+    beyond = [b for call in nonlinearities for b in _followers(call, lambda op: _is_between(op) or _is_nonlinear(op))]
+    if any(isinstance(call.operation, keras.layers.BatchNormalization) for call in (*followers, *beyond)):
+        return []
+    # The layer's own output, and that of the nonlinearity if only a rearrangement lies between the two.
+    results = [*calls, *(n for call in calls for n in _followers(call, _rearranges) if _is_nonlinear(n.operation))]
+    if any(follower.operation is None for call in results for follower in _followers(call, _rearranges)):
+        return []
+    return nonlinearities
+
+
+def _followers(call: Call, passes: Callable[[Any], bool]) -> list[Call]:
+    """The first calls that the result of `call` comes to besides operations that it `passes`."""
+    found, seen, todo = [], set(), list(call.users)
+    while todo:
+        user = todo.pop(0)
+        if id(user) in seen:
+            continue
+        seen.add(id(user))
+        if passes(user.operation):
+            todo += user.users
+        else:
+            found.append(user)
+    return found
+
+
+def _is_nonlinear(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, NONLINEAR) and not _is_linear_activation(operation)
+    return type(operation).__name__.lower() in NONLINEAR_OPERATIONS
+
+
+def _is_linear_activation(operation: Any) -> bool:
+    """As at the end of models with mixed precision: `Activation("linear", dtype="float32")`."""
+    return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+
+
+def _rearranges(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, REARRANGING) or _is_linear_activation(operation)
+    return type(operation).__name__ in REARRANGING_OPERATIONS
+
+
+def _is_between(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, BETWEEN) or _rearranges(operation)
+    return type(operation).__name__ in BETWEEN_OPERATIONS or _rearranges(operation)
+
+
+def _check_nothing_hidden(model: keras.Model, name: str, where: Where) -> None:
+    """Raises ValueError if `model`, which is not functional, has layers that should be normalized."""
+    hidden = [layer for layer in hidden_layers(model) if isinstance(_inner(layer), LINEAR) and layer.trainable]
+    if hidden and _place(model, where):
+        raise ValueError(
+            f"Layer {hidden[0].name!r} of class {type(hidden[0]).__name__} is in {name!r}, a model of class "
+            f"{type(model).__name__} that calls its layers in Python code, so it cannot be normalized. Build that "
+            "model with the functional API, or leave it alone: where=lambda layer: not isinstance(layer, keras.Model)."
+        )

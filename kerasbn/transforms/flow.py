@@ -1,0 +1,75 @@
+"""Where values flow in a model: each call of each operation with those that use its result, through nested models."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+from kerasbn.transforms.graph import Graph, Source, sources
+from kerasbn.transforms.rebuild import is_model
+
+
+class Call:
+    """One call of an operation. That of a nested model is not one: those of its operations are, at each of its calls.
+
+    Attributes:
+        operation: What is called; `None` for the end, where the model's outputs go.
+        where: The names of the models around it and of the operation.
+        users: The calls that take its result.
+    """
+
+    def __init__(self, operation: Any, where: str) -> None:
+        """A call that nothing uses yet."""
+        self.operation = operation
+        self.where = where
+        self.users: list[Call] = []
+
+
+def trace(model: keras.Model) -> list[Call]:
+    """All calls in `model`, after those whose results they use; last the end."""
+    calls: list[Call] = []
+
+    def call(operation: Any, where: str, inputs: list[Call]) -> Call:
+        new = Call(operation, where)
+        for used in inputs:
+            used.users.append(new)
+        calls.append(new)
+        return new
+
+    def run(model: keras.Model, prefix: str, inputs: Iterable[Call]) -> list[Call]:
+        """Where the outputs of `model` come from."""
+
+        def step(operation: Any, inputs: list[Call]) -> list[Call]:
+            where = prefix + operation.name
+            return run(operation, f"{where}/", inputs) if is_model(operation) else [call(operation, where, inputs)]
+
+        if isinstance(model, keras.Sequential):
+            results = list(itertools.islice(inputs, 1))
+            for layer in model.layers:
+                results = step(layer, results)
+            return results
+        graph = Graph(model)
+        results_of = {(source.name, 0): [used] for source, used in zip(_flat(graph.inputs), inputs, strict=False)}
+
+        def result(source: Source) -> Call:
+            # A nested model has a result for each output. Those of a layer with several are one here.
+            results = results_of[source.name, source.call]
+            return results[min(source.output, len(results) - 1)]
+
+        for name, number, arguments in graph.calls():
+            results_of[name, number] = step(graph.operations[name], [result(s) for s in sources(arguments)])
+        return [result(source) for source in _flat(graph.outputs)]
+
+    start = Call(None, "input")
+    call(None, "output", run(model, "", itertools.repeat(start)))
+    return calls
+
+
+def _flat(structure: Any) -> Iterator[Source]:
+    """The tensors of a model's inputs or outputs, in the order in which Keras flattens them."""
+    if isinstance(structure, Source):
+        yield structure
+    else:
+        for item in [structure[key] for key in sorted(structure)] if isinstance(structure, dict) else structure:
+            yield from _flat(item)

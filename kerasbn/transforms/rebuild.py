@@ -1,0 +1,232 @@
+"""The one place where models are copied: a transform says what takes the place of a layer, this does the rest."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from kerasbn.transforms.clone import clone, custom_objects
+from kerasbn.transforms.graph import Graph, Source, revive
+
+
+class Change(NamedTuple):
+    """One thing that a transform changed.
+
+    Attributes:
+        where: The names of the models around the layer and of the layer, as in ``"encoder/conv1"``; or ``"optimizer"``.
+        what: What was changed there, such as ``"kernel_regularizer.l2"``.
+        old: Its value before.
+        new: Its value now; `None` if it is gone.
+
+    Example:
+    >>> print(Change("encoder/conv1", "kernel_regularizer.l2", 0.0005, 0.0001))
+    encoder/conv1: kernel_regularizer.l2 0.0005 -> 0.0001
+    """
+
+    where: str
+    what: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.where}: {self.what} {self.old} -> {self.new}"
+
+
+class Replacement(NamedTuple):
+    """An operation of a model, and those that took its place, in the order in which they are called."""
+
+    where: str
+    old: Any
+    new: Sequence[Any]
+
+
+#: What a transform is: from an operation (a layer, or one of `keras.ops`) and where it is, to new ones that are called
+#: one after another in its place. An empty sequence removes it, `[clone(operation)]` keeps it.
+Rewrite = Callable[[Any, str], Sequence[Any]]
+
+
+class Rebuilt(NamedTuple):
+    """A new model, and what became of each operation of the old one that is not a model itself."""
+
+    model: keras.Model
+    replacements: list[Replacement]
+
+
+def rebuild(
+    model: keras.Model, rewrite: Rewrite, recompile: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
+) -> Rebuilt:
+    """A new model like `model`, with what `rewrite` gives in the place of each of its operations.
+
+    `model` is left as it is and shares no layer with the new one. Functional and Sequential models are rebuilt with all
+    that is nested in them; a layer that is called several times, in whichever of these models, stays one layer. Names,
+    classes, dtype policies and `trainable` are kept. Weights and random states are carried over: all of an operation
+    that was replaced by one with as many variables, and otherwise those whose names are still there. A compiled model
+    is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives under the
+    `tf.distribute` strategy of the old one.
+
+    Args:
+        model: A functional or Sequential model.
+        rewrite: What takes the place of an operation; see `Rewrite`.
+        recompile: From the settings of `compile`, as `keras.Model.get_compile_config` gives them, to those of the new
+            model.
+
+    Raises:
+        ValueError: If `model` says what it computes only in Python code; if its compile settings cannot be copied.
+    """
+    rebuilder = _Rebuilder(rewrite)
+    with model.distribute_strategy.scope():
+        new = rebuilder.model(model, "")
+        # A flag that is set on a model is set on all in it: so from the outside in.
+        for before, after in reversed(rebuilder.models):
+            after.trainable = before.trainable
+        for replacement in rebuilder.replacements:
+            _carry_over(replacement)
+        if model.compiled:
+            _compile_like(new, model, recompile)
+    return Rebuilt(new, rebuilder.replacements)
+
+
+class _Rebuilder:
+    def __init__(self, rewrite: Rewrite) -> None:
+        self.rewrite = rewrite
+        self.replacements: list[Replacement] = []
+        self.models: list[tuple[keras.Model, keras.Model]] = []
+        self._made: dict[int, Sequence[Any]] = {}
+
+    def chain(self, operation: Any, where: str) -> Sequence[Any]:
+        """What is called in the place of `operation`: made once, wherever it is called."""
+        if id(operation) not in self._made:
+            if is_model(operation):
+                self._made[id(operation)] = [self.model(operation, where)]
+            else:
+                self._made[id(operation)] = list(self.rewrite(operation, where))
+                self.replacements.append(Replacement(where, operation, self._made[id(operation)]))
+        return self._made[id(operation)]
+
+    def model(self, model: keras.Model, where: str) -> keras.Model:
+        prefix = f"{where}/" if where else ""
+        rebuilt = self._sequential if isinstance(model, keras.Sequential) else self._functional
+        new = rebuilt(model, prefix)
+        self.models.append((model, new))
+        return new
+
+    def _sequential(self, model: keras.Sequential, prefix: str) -> keras.Sequential:
+        layers = [new for layer in model.layers for new in self.chain(layer, prefix + layer.name)]
+        first = model.get_config()["layers"][:1]
+        if first and first[0]["class_name"] == "InputLayer":  # which is not among `model.layers`
+            layers.insert(0, keras.layers.deserialize(first[0]))
+        new = type(model)(name=model.name)
+        for layer in layers:
+            new.add(layer, rebuild=layer is layers[-1])
+        return new
+
+    def _functional(self, model: keras.Model, prefix: str) -> keras.Model:
+        graph = Graph(model)
+        tensors: dict[Source, Any] = {}
+        for name, operation in graph.operations.items():
+            if isinstance(operation, keras.layers.InputLayer):
+                entrance = clone(operation)
+                tensors[Source(name, 0, 0)] = entrance.output
+                self.replacements.append(Replacement(prefix + name, operation, [entrance]))
+        for name, call, arguments in graph.calls():
+            operation = graph.operations[name]
+            args, kwargs = (revive(arguments[part], tensors.__getitem__) for part in ("args", "kwargs"))
+            chain = self.chain(operation, prefix + name)
+            results = chain[0](*args, **kwargs) if chain else args[0]
+            for after in chain[1:]:
+                results = after(results)
+            for output, result in enumerate(keras.tree.flatten(results)):
+                tensors[Source(name, call, output)] = result
+
+        def find(structure: Any) -> Any:
+            if isinstance(structure, Source):
+                return tensors[structure]
+            if isinstance(structure, dict):
+                return {key: find(item) for key, item in structure.items()}
+            return type(structure)(find(item) for item in structure)
+
+        return type(model)(inputs=find(graph.inputs), outputs=find(graph.outputs), **graph.rest)
+
+
+def is_model(operation: Any) -> bool:
+    """Whether `operation` is a model that is rebuilt from what it is made of; others are layers like any other."""
+    if isinstance(operation, keras.Sequential):
+        return True
+    if not isinstance(operation, keras.Model):
+        return False
+    try:
+        Graph(operation)
+    except ValueError:
+        return False
+    return True
+
+
+def hidden_layers(layer: Any) -> list[Any]:
+    """The layers in `layer` that no transform reaches: those of a model or pipeline that calls them in Python code."""
+    inside = getattr(layer, "layers", None)
+    inside = inside if isinstance(inside, list | tuple) else []
+    return [hidden for sublayer in inside for hidden in (sublayer, *hidden_layers(sublayer))]
+
+
+def _carry_over(replacement: Replacement) -> None:
+    """Weights, random states, `trainable` and what preprocessing layers have learned, from the old to the new ones."""
+    old = replacement.old
+    if not isinstance(old, keras.layers.Layer):
+        return
+    for new in replacement.new:
+        if isinstance(new, type(old)):
+            _freeze_like(new, old)
+            if old.built and not new.built:  # in a Sequential model without input shape
+                new.build_from_config(old.get_build_config())
+    before = list(old.variables)
+    after = [variable for new in replacement.new for variable in new.variables]
+    if len(replacement.new) != 1 or len(before) != len(after):
+        by_name = {variable.name: variable for variable in before}
+        after = [variable for variable in after if variable.name in by_name]
+        before = [by_name[variable.name] for variable in after]
+    for source, target in zip(before, after, strict=True):
+        target.assign(source.numpy())
+        target.trainable = source.trainable
+    for new in replacement.new:
+        if hasattr(old, "save_assets") and isinstance(new, type(old)):  # vocabularies
+            with tempfile.TemporaryDirectory() as folder:
+                old.save_assets(folder)
+                new.load_assets(folder)
+        elif hasattr(new, "finalize_state"):  # what is computed from weights once they are known
+            new.finalize_state()
+
+
+def _freeze_like(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
+    """Sets `trainable` on `new` and the layers in it, which Keras's configurations leave out, as it is on `old`."""
+    pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    seen: set[int] = set()
+
+    def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+        values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
+        return [value for value in values if isinstance(value, keras.layers.Layer)]
+
+    def visit(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
+        if id(old) not in seen:
+            seen.add(id(old))
+            for inner_new, inner_old in zip(sublayers(new), sublayers(old), strict=False):
+                visit(inner_new, inner_old)
+            pairs.append((new, old))
+
+    visit(new, old)
+    for after, before in reversed(pairs):  # from the outside in, as above
+        after.trainable = before.trainable
+
+
+def _compile_like(new: keras.Model, model: keras.Model, recompile: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    # The layers' own custom objects have no part in this, and could bear the same names.
+    own = custom_objects(vars(model).values(), without=keras.layers.Layer)
+    try:
+        with keras.saving.custom_object_scope(own):
+            new.compile_from_config(recompile(model.get_compile_config()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The settings that {model.name!r} was compiled with cannot be copied: {error} Give functions a name, with "
+            "`def` in place of `lambda`; or hand in a model that is not compiled, and compile the one that you get."
+        ) from error
