@@ -8,7 +8,8 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
     )
 
+from kerasbn import callbacks, schedules
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.version import __version__
 
-__all__ = ["BatchNorm", "__version__"]
+__all__ = ["BatchNorm", "__version__", "callbacks", "schedules"]
