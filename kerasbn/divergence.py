@@ -28,7 +28,7 @@ class HealthyState:
     def __init__(self, explosion: float, snapshot_steps: int) -> None:
         """A loss that exceeds the normal one, the first, by more than `explosion` times its size has exploded."""
         self._explosion, self._snapshot_steps = explosion, snapshot_steps
-        self._model: keras.Model | None = None
+        self._model: Any = None
         self._normal_loss, self._beginning = math.inf, True
         self._snapshots: deque[Snapshot] = deque(maxlen=2)
 

@@ -62,7 +62,8 @@ class LearningRateAcceleration(keras.callbacks.Callback):
         ValueError: If an argument is out of its range; in training, if a step reports no `loss` and
             `on_divergence="backoff"`.
         TypeError: In training, if the rate of the optimizer is a function, or a schedule that cannot be serialized.
-        FloatingPointError: In training, if the loss diverges after `max_backoffs`; the model has its last healthy state.
+        FloatingPointError: In training, if the loss diverges after `max_backoffs`; the model then has its last
+            healthy state.
 
     Example:
     >>> import numpy as np
@@ -184,8 +185,8 @@ class LearningRateAcceleration(keras.callbacks.Callback):
         self._healthy.restore()
         if len(self._events) >= self.max_backoffs:
             raise FloatingPointError(
-                f"The loss diverged in epoch {self._epoch} at step {self._batch}, with acceleration factor {self.factor:g}: "
-                f"{loss:g}. It had diverged {len(self._events)} times before, and max_backoffs={self.max_backoffs}. "
+                f"The loss diverged in epoch {self._epoch} at step {self._batch}, with acceleration factor "
+                f"{self.factor:g}: {loss:g}. It had diverged {len(self._events)} times before, and max_backoffs={self.max_backoffs}. "
                 "The model has its last healthy state. Begin with a smaller `factor` or learning rate."
             )
         self.factor /= self.backoff
