@@ -10,6 +10,7 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasbn import callbacks, schedules
 from kerasbn.layers.batch_norm import BatchNorm
+from kerasbn.learning_rate_finder import find_learning_rate
 from kerasbn.version import __version__
 
-__all__ = ["BatchNorm", "__version__", "callbacks", "schedules"]
+__all__ = ["BatchNorm", "__version__", "callbacks", "find_learning_rate", "schedules"]

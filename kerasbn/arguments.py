@@ -26,3 +26,13 @@ def count(name: str, value: Any, lowest: int) -> int:
     if parsed < lowest or isinstance(value, bool):
         raise ValueError(f"Argument `{name}` must be an integer not below {lowest}. Received: {name}={value!r}.")
     return parsed
+
+
+def built(model: Any) -> Any:
+    """`model`, if it has its variables."""
+    if not model.built:
+        raise ValueError(
+            "The model must be built before training, so that all that is in it is known. "
+            f"Received: {model.name!r}, which is not. Give it a keras.Input, or call it on a batch of data."
+        )
+    return model

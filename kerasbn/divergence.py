@@ -91,7 +91,7 @@ def loss_in(logs: dict[str, Any]) -> float:
     """
     if "loss" not in logs:
         raise ValueError(
-            "`on_divergence='backoff'` needs a training step that reports its loss as 'loss'. "
+            "The training step must report its loss as 'loss', to see whether it diverges. "
             f"Received: logs with {sorted(logs)}. Return it from `train_step`."
         )
     return float(logs["loss"])

@@ -1,7 +1,6 @@
 """Where the dropout of a model is, and its rates."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import keras
@@ -107,5 +106,5 @@ def _attributes(layer: keras.Layer, explicit: bool, noise: bool) -> Iterator[str
         names.add("stddev")
     for name in sorted(names & vars(layer).keys()):
         value = getattr(layer, name)
-        if isinstance(value, Real) and value > 0:
+        if isinstance(value, int | float) and value > 0:
             yield name

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasbn.arguments import built
 from kerasbn.optimizers import stepping
 
 
@@ -38,8 +39,11 @@ def training_state(model: keras.Model) -> list[Any]:
     """All variables that training `model` changes: weights, statistics, seeds and the optimizer's.
 
     The learning rate is not among them: it belongs to whoever sets it. An optimizer without slots gets them here.
+
+    Raises:
+        ValueError: If the model is not built.
     """
-    optimizer = model.optimizer
+    optimizer = built(model).optimizer
     if not optimizer.built:
         with model.distribute_strategy.scope():
             optimizer.build(model.trainable_variables)

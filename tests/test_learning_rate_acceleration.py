@@ -397,7 +397,7 @@ def test_backoff_needs_a_loss():
 
     model = Silent([keras.Input((6,)), keras.layers.Dense(2)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"reports its loss.*\['error'\].*train_step"):
+    with pytest.raises(ValueError, match=r"must report its loss.*\['error'\].*train_step"):
         fitted(model, LearningRateAcceleration(on_divergence="backoff"))
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(kerasbn.__file__).parent
 
 
 def test_public_names():
-    assert kerasbn.__all__ == ["BatchNorm", "__version__", "callbacks", "schedules"]
+    assert kerasbn.__all__ == ["BatchNorm", "__version__", "callbacks", "find_learning_rate", "schedules"]
     assert all(hasattr(kerasbn, name) for name in kerasbn.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", kerasbn.__version__)
 

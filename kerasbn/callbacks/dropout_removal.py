@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kerasbn.arguments import count
+from kerasbn.arguments import built, count
 from kerasbn.dropout import DropoutRate, Selection, dropout_rates
 from kerasbn.layers.arguments import number, one_of
 
@@ -56,7 +56,8 @@ class DropoutRemoval(keras.callbacks.Callback):
     The logs of an epoch get `dropout`, the largest rate in force.
 
     Raises:
-        ValueError: If an argument is out of its range; in training, if `layers` names one that is not there.
+        ValueError: If an argument is out of its range; in training, if `layers` names one that is not there,
+            or if the model is not built.
 
     Example:
     >>> import numpy as np
@@ -90,7 +91,7 @@ class DropoutRemoval(keras.callbacks.Callback):
     ) -> None:
         """Checks and remembers the arguments; see the class."""
         super().__init__()
-        self.at = at if callable(at) or at == "plateau" else _epoch(at)
+        self.at: Any = at if callable(at) or at == "plateau" else _epoch(at)
         self.to = number("to", to, 0, 1)
         self.layers, self.noise = layers, noise
         self.monitor, self.mode = monitor, one_of("mode", mode, ("min", "max"))
@@ -111,7 +112,7 @@ class DropoutRemoval(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds the rates, where this is not the model of the last `fit`."""
         if self._of is not self.model:
-            self._rates, self._of = dropout_rates(self.model, self.layers, self.noise), self.model
+            self._rates, self._of = dropout_rates(built(self.model), self.layers, self.noise), self.model
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sets the rates of the epoch."""

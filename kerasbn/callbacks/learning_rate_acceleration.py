@@ -59,8 +59,8 @@ class LearningRateAcceleration(keras.callbacks.Callback):
         divergences: List of `(epoch, step, loss, factor)`: where the loss diverged, and the factor from there on.
 
     Raises:
-        ValueError: If an argument is out of its range; in training, if a step reports no `loss` and
-            `on_divergence="backoff"`.
+        ValueError: If an argument is out of its range; in training with `on_divergence="backoff"`, if a step
+            reports no `loss` or the model is not built.
         TypeError: In training, if the rate of the optimizer is a function, or a schedule that cannot be serialized.
         FloatingPointError: In training, if the loss diverges after `max_backoffs`; the model then has its last
             healthy state.
@@ -186,7 +186,8 @@ class LearningRateAcceleration(keras.callbacks.Callback):
         if len(self._events) >= self.max_backoffs:
             raise FloatingPointError(
                 f"The loss diverged in epoch {self._epoch} at step {self._batch}, with acceleration factor "
-                f"{self.factor:g}: {loss:g}. It had diverged {len(self._events)} times before, and max_backoffs={self.max_backoffs}. "
+                f"{self.factor:g}: {loss:g}. It had diverged {len(self._events)} times before, and "
+                f"max_backoffs={self.max_backoffs}. "
                 "The model has its last healthy state. Begin with a smaller `factor` or learning rate."
             )
         self.factor /= self.backoff
