@@ -43,13 +43,10 @@ class LearningRateCurve:
     def __post_init__(self) -> None:
         """Checks that there is a curve."""
         if len(self.rates) < 3:
+            why = "." if self.diverged is None else f", as the loss diverged at {self.diverged:g}."
             raise ValueError(
-                f"A curve needs at least 3 learning rates. Received: {len(self.rates)} for model {self.name!r}"
-                + (
-                    f", as the loss diverged at {self.diverged:g}. Begin with a smaller `lowest`."
-                    if self.diverged
-                    else "."
-                )
+                f"A curve needs at least 3 learning rates. Received: {len(self.rates)} for model {self.name!r}{why} "
+                "Begin with a smaller `lowest`, or give more data."
             )
 
     @property

@@ -195,7 +195,7 @@ def test_divergence_ends_the_sweep():
     assert curve.diverged == pytest.approx(np.geomspace(0.1, 1e4, 50)[end - 1]) and len(curve.losses) == end - 1
     explosive = find_learning_rate(quadratic(), (ONE, 3 * ONE), **settings, explosion=1e30)
     assert len(curve.losses) < len(explosive.losses) < 50 and np.isfinite(explosive.losses).all()
-    with pytest.raises(ValueError, match=r"at least 3.*Received: 0.*diverged at 1e-06. Lower `lowest`"):
+    with pytest.raises(ValueError, match=r"at least 3.*Received: 0.*diverged at 1e-06. Begin with a smaller `lowest`"):
         find_learning_rate(quadratic(), (ONE, np.nan * ONE))
 
 
@@ -266,7 +266,7 @@ def test_compare_shows_that_normalization_stands_higher_rates():
     assert legend[0] == "with" and legend[4] == "without" and legend[3].startswith("largest stable: ")
     assert ax.get_xscale() == "log" and any(text.get_text() == "diverged" for text in ax.texts)
     assert curve.plot(ax) is ax
-    with pytest.raises(ValueError, match=r"`labels` must have one for each of 2 curves. Received: \['one'\]"):
+    with pytest.raises(ValueError, match=r"`labels` must have a label for each of 2 curves. Received: \['one'\]"):
         curve.plot(labels=["one"])
     matplotlib.pyplot.close("all")
 
