@@ -10,7 +10,6 @@ from kerasbn.callbacks import DropoutRemoval, LearningRateAcceleration
 RANDOM = np.random.default_rng(0)
 HOW = {
     "graph": {},
-    "xla": {"jit_compile": True},
     "eager": {"run_eagerly": True},
     "xla, steps_per_execution": {"steps_per_execution": 2, "jit_compile": True},
 }
@@ -302,6 +301,14 @@ def test_together_with_acceleration(order, schedule):
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         DropoutRemoval(**arguments)
+
+
+def test_model_that_is_not_built():
+    """Layers make their dropout when they are built, so it could be missed."""
+    model = keras.Sequential([layers.Dropout(0.5), layers.Dense(1)], name="raw")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"must be built before training.*Received: 'raw'.*keras.Input"):
+        model.fit(np.ones((4, 1)), np.ones((4, 1)), callbacks=[DropoutRemoval()], verbose=0)
 
 
 def test_a_function_that_gives_no_rate():

@@ -18,7 +18,6 @@ Y = (X @ RANDOM.normal(size=(6, 2))).astype("float32")
 RATE, FACTOR = 2.0**-7, 4.0  # The product is exact.
 HOW = {
     "graph": {},
-    "xla": {"jit_compile": True},
     "eager": {"run_eagerly": True},
     "xla, steps_per_execution": {"steps_per_execution": 2, "jit_compile": True},
 }
@@ -74,11 +73,10 @@ OPTIMIZERS = [Adam, accumulating, scaling, several]
 def test_number_and_schedule(how):
     for rate, raised in ((RATE, RATE * FACTOR), (decaying(), Accelerated(decaying(), FACTOR, 6.0))):
         model, expected = built(SGD(rate, momentum=0.9), **HOW[how]), built(SGD(raised, momentum=0.9), **HOW[how])
-        plain = built(SGD(rate, momentum=0.9), **HOW[how])
         history = fitted(model, LearningRateAcceleration(FACTOR, 6.0))
-        assert history["loss"] == fitted(expected)["loss"] != fitted(plain)["loss"]
+        assert history["loss"] == fitted(expected)["loss"]
         assert_equal_state(model, expected)
-        assert float(model.optimizer.learning_rate) == float(plain.optimizer.learning_rate)  # put back
+        assert float(model.optimizer.learning_rate) == (RATE if rate == RATE else float(rate(12)))  # put back
         assert history["accelerated_learning_rate"][-1] == float(expected.optimizer.learning_rate)
 
 
@@ -86,10 +84,10 @@ def test_number_and_schedule(how):
 def test_optimizers(optimizer):
     for rate, raised in ((RATE, RATE * FACTOR), (decaying(), Accelerated(decaying(), FACTOR, 6.0))):
         model, expected = built(optimizer(rate)), built(optimizer(raised))
-        history = fitted(model, LearningRateAcceleration(FACTOR, 6.0))
-        assert history["loss"] == fitted(expected)["loss"]
+        history = fitted(model, LearningRateAcceleration(FACTOR, 6.0), epochs=2)
+        assert history["loss"] == fitted(expected, epochs=2)["loss"]
         assert_equal_state(model, expected)
-        assert history["acceleration_factor"] == [FACTOR] * 3
+        assert history["acceleration_factor"] == [FACTOR] * 2
 
 
 def test_two_replicas(strategy):
@@ -97,8 +95,8 @@ def test_two_replicas(strategy):
     for rate, raised in ((RATE, RATE * FACTOR), (decaying(), Accelerated(decaying(), FACTOR, 6.0))):
         with strategy.scope():
             model, expected = built(Adam(rate)), built(Adam(raised))
-        losses = fitted(model, LearningRateAcceleration(FACTOR, 6.0))["loss"]
-        np.testing.assert_allclose(losses, fitted(expected)["loss"], rtol=1e-6)  # Collectives add in any order.
+        losses = fitted(model, LearningRateAcceleration(FACTOR, 6.0), epochs=2)["loss"]
+        np.testing.assert_allclose(losses, fitted(expected, epochs=2)["loss"], rtol=1e-6)  # Collectives add in any order.
 
 
 def test_warm_up():
@@ -296,7 +294,7 @@ def test_backoff_on_two_replicas(strategy):
     with strategy.scope():
         model = diverging(0.02)
     backoff = LearningRateAcceleration(128.0, on_divergence="backoff", snapshot_steps=2, backoff=4.0)
-    history = fitted(model, backoff, epochs=12)
+    history = fitted(model, backoff, epochs=4)
     assert len(backoff.divergences) > 0 and np.isfinite(history["loss"]).all()
 
 
@@ -399,6 +397,14 @@ def test_backoff_needs_a_loss():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"must report its loss.*\['error'\].*train_step"):
         fitted(model, LearningRateAcceleration(on_divergence="backoff"))
+
+
+def test_backoff_needs_a_model_that_is_built():
+    model = keras.Sequential([keras.layers.Dense(2)], name="raw")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"must be built before training.*Received: 'raw'.*keras.Input"):
+        fitted(model, LearningRateAcceleration(on_divergence="backoff"))
+    fitted(model, LearningRateAcceleration(), epochs=1)  # needs none
 
 
 # Arguments, serialization

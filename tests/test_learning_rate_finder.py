@@ -22,17 +22,15 @@ Y = (X @ RANDOM.normal(size=(6, 2))).astype("float32")
 SWEEP = {"rates": 5, "batch_size": 8, "highest": 1e-2}
 HOW = {
     "graph": {},
-    "xla": {"jit_compile": True},
     "eager": {"run_eagerly": True},
-    "steps_per_execution": {"steps_per_execution": 3},
+    "xla, steps_per_execution": {"steps_per_execution": 3, "jit_compile": True},
 }
 OPTIMIZERS = {
     "number": lambda: SGD(0.01, momentum=0.9),
     "schedule": lambda: Adam(schedules.ExponentialDecay(0.01, 5, 0.5)),
     "accumulating": lambda: Adam(0.01, gradient_accumulation_steps=2),
     "averaging": lambda: SGD(0.01, use_ema=True),
-    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(SGD(0.01, momentum=0.9), dynamic_growth_steps=2),
-    "loss scale, schedule": lambda: keras.optimizers.LossScaleOptimizer(SGD(schedules.ExponentialDecay(0.01, 5, 0.5))),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(SGD(schedules.ExponentialDecay(0.01, 5, 0.5))),
 }
 
 
@@ -76,12 +74,10 @@ def trained(model):
 )
 def test_leaves_no_trace(optimizer, how):
     """Before a training, within one, and for the training that follows, dropout, noise and shuffling included."""
-    fresh = built(optimizer, **HOW[how])
-    find_learning_rate(fresh, (X, Y), **SWEEP)
-    after = trained(fresh)
-    assert after == trained(built(optimizer, **HOW[how]))
     model = built(optimizer, **HOW[how])
-    trained(model)
+    find_learning_rate(model, (X, Y), **SWEEP)
+    after = trained(model)
+    assert after == trained(built(optimizer, **HOW[how]))
     before, before_global, history = state(model), global_state(), model.history
     curve = find_learning_rate(model, (X, Y), **SWEEP)
     assert state(model) == before and global_state() == before_global and model.history is history
@@ -92,11 +88,11 @@ def test_leaves_no_trace_on_two_replicas(strategy):
     for optimizer in ("number", "schedule"):
         with strategy.scope():
             model = built(optimizer, noise=layers.ReLU)  # Replicas cannot make Keras's global generator.
-        model.fit(X, Y, batch_size=8, verbose=0)
+        model.fit(X[:16], Y[:16], batch_size=8, verbose=0)
         before = state(model)
         curve = find_learning_rate(model, (X, Y), **SWEEP)
         assert state(model) == before and len(curve.losses) == 5
-        assert len(model.fit(X, Y, batch_size=8, verbose=0).history["loss"]) == 1
+        model.fit(X[:16], Y[:16], batch_size=8, verbose=0)
 
 
 class Raising(keras.utils.PyDataset):
