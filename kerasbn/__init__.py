@@ -8,9 +8,10 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
     )
 
-from kerasbn import data, distribute, transforms
+from kerasbn import callbacks, data, distribute, schedules, transforms
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
+from kerasbn.learning_rate_finder import find_learning_rate
 from kerasbn.transforms import batch_normalize
 from kerasbn.version import __version__
 
@@ -19,7 +20,10 @@ __all__ = [
     "LocalResponseNormalization",
     "__version__",
     "batch_normalize",
+    "callbacks",
     "data",
     "distribute",
+    "find_learning_rate",
+    "schedules",
     "transforms",
 ]

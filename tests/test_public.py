@@ -19,8 +19,11 @@ def test_public_names():
         "LocalResponseNormalization",
         "__version__",
         "batch_normalize",
+        "callbacks",
         "data",
         "distribute",
+        "find_learning_rate",
+        "schedules",
         "transforms",
     ]
     assert all(hasattr(kerasbn, name) for name in kerasbn.__all__)

@@ -1,0 +1,38 @@
+"""Checks of arguments that are needed outside of the layers; those of the layers are in `layers/arguments.py`."""
+
+import operator
+from typing import Any
+
+from kerasbn.layers.arguments import number
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` as a finite float above 0."""
+    try:
+        parsed = number(name, value, 0)
+    except ValueError:
+        parsed = 0.0
+    if not 0 < parsed < float("inf"):
+        raise ValueError(f"Argument `{name}` must be a finite number above 0. Received: {name}={value!r}.")
+    return parsed
+
+
+def count(name: str, value: Any, lowest: int) -> int:
+    """`value` as an integer from `lowest` on."""
+    try:
+        parsed = operator.index(value)
+    except TypeError:
+        parsed = lowest - 1
+    if parsed < lowest or isinstance(value, bool):
+        raise ValueError(f"Argument `{name}` must be an integer not below {lowest}. Received: {name}={value!r}.")
+    return parsed
+
+
+def built(model: Any) -> Any:
+    """`model`, if it has its variables."""
+    if not model.built:
+        raise ValueError(
+            "The model must be built before training, so that all that is in it is known. "
+            f"Received: {model.name!r}, which is not. Give it a keras.Input, or call it on a batch of data."
+        )
+    return model

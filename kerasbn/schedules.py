@@ -1,0 +1,137 @@
+"""Learning rates that decay faster: Sec. 4.2.1 of Ioffe & Szegedy (2015)."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerasbn.arguments import positive
+from kerasbn.layers.arguments import number
+
+
+@keras.saving.register_keras_serializable("kerasbn")
+class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule with a raised rate and a compressed time axis.
+
+        rate(step) = ramp(step) * schedule(step * decay_speedup)
+        ramp(step) = 1 + (factor - 1) * min(step / warmup_steps, 1)
+
+    With normalization a network stands a larger rate and "trains faster", so the rate should also fall faster: the
+    paper raises it 5 or 30 times and lets it decay 6 times as fast.
+
+    Args:
+        schedule: `keras.optimizers.schedules.LearningRateSchedule`, the rate of the network without normalization.
+        factor: Positive float, what the rate is multiplied by.
+        decay_speedup: Positive float, how many steps of `schedule` pass in one step.
+        warmup_steps: Number, not negative, of steps over which the factor rises from 1 (Goyal et al. 2017, Sec. 2.2);
+            0 for the whole factor from the first step on.
+
+    Returns:
+        Called with a step, a scalar integer tensor, variable or number: the rate there, a scalar tensor.
+
+    Raises:
+        ValueError: If a number is out of its range.
+        TypeError: If `schedule` is not a `LearningRateSchedule`.
+
+    Example:
+    >>> halving = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=12, decay_rate=0.5)
+    >>> schedule = Accelerated(halving, factor=5.0, decay_speedup=6.0)
+    >>> [round(float(schedule(step)), 4) for step in (0, 2, 4)]
+    [0.5, 0.25, 0.125]
+
+    Reference:
+        S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 4.2.1.
+        P. Goyal et al., Accurate, Large Minibatch SGD, 2017, https://arxiv.org/abs/1706.02677: Sec. 2.2.
+    """
+
+    def __init__(
+        self,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        factor: float = 5.0,
+        decay_speedup: float = 6.0,
+        warmup_steps: float = 0,
+    ) -> None:
+        """Checks and remembers the arguments; see the class."""
+        if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            raise TypeError(
+                "Argument `schedule` must be a keras.optimizers.schedules.LearningRateSchedule. "
+                f"Received: schedule={schedule!r}. A number has no decay: multiply it."
+            )
+        self.schedule = schedule
+        self.factor = positive("factor", factor)
+        self.decay_speedup = positive("decay_speedup", decay_speedup)
+        self.warmup_steps = number("warmup_steps", warmup_steps, 0)
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at `step`."""
+        # Keras's schedules compute in float32 too; a user's may not take an integer tensor.
+        rate = self.schedule(keras.ops.cast(step, "float32") * self.decay_speedup)
+        return keras.ops.multiply(rate, ramp(self.factor, step, self.warmup_steps))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {
+            "schedule": keras.optimizers.schedules.serialize(self.schedule),
+            "factor": self.factor,
+            "decay_speedup": self.decay_speedup,
+            "warmup_steps": self.warmup_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Accelerated":
+        """The schedule with these arguments."""
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"], custom_objects)
+        return cls(**{**config, "schedule": schedule})
+
+
+def ramp(factor: float, step: Any, warmup_steps: float) -> Any:
+    """`factor`, approached from 1 in a straight line over the first `warmup_steps` steps."""
+    if not warmup_steps:
+        return factor
+    return 1 + (factor - 1) * keras.ops.minimum(keras.ops.cast(step, "float32") / warmup_steps, 1.0)
+
+
+def accelerated_epochs(schedule: Callable[..., float], decay_speedup: float = 6.0) -> Callable[[int, float], float]:
+    """A schedule over epochs, for `keras.callbacks.LearningRateScheduler`, that runs faster.
+
+    In epoch `e` the rate is what `schedule` gives in epoch ``floor(e * decay_speedup)``. Where `schedule` takes the
+    last rate, as in ``lambda epoch, rate: 0.9 * rate``, it is called for each of the epochs in between.
+
+    Args:
+        schedule: Function of an epoch, counted from 0, or of an epoch and the last rate.
+        decay_speedup: Positive float, how many epochs of `schedule` pass in one epoch.
+
+    Returns:
+        Function of an epoch and the last rate.
+
+    Raises:
+        ValueError: If `decay_speedup` is not positive.
+
+    Example:
+    >>> faster = accelerated_epochs(lambda epoch, rate: rate / 2 if epoch else rate, decay_speedup=2.0)
+    >>> [faster(0, 1.0), faster(1, 1.0), faster(2, 0.25)]
+    [1.0, 0.25, 0.0625]
+
+    Reference:
+        S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 4.2.1.
+    """
+    speedup = positive("decay_speedup", decay_speedup)
+    takes_rate = _takes_two(schedule)
+
+    def faster(epoch: int, rate: float) -> float:
+        first = math.floor((epoch - 1) * speedup) + 1 if epoch else 0
+        for passed in range(first, math.floor(epoch * speedup) + 1):
+            rate = schedule(passed, rate) if takes_rate else schedule(passed)
+        return rate
+
+    return faster
+
+
+def _takes_two(schedule: Callable[..., float]) -> bool:
+    try:
+        inspect.signature(schedule).bind(0, 0.0)
+    except TypeError:
+        return False
+    return True

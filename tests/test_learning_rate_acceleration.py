@@ -1,0 +1,479 @@
+"""The rate is raised in the step and nowhere else: models end where those with a raised optimizer end, to the bit."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.callbacks import BackupAndRestore, LearningRateScheduler, ReduceLROnPlateau, TerminateOnNaN
+from keras.optimizers import SGD, Adam, schedules
+
+from kerasbn.callbacks import LearningRateAcceleration
+from kerasbn.schedules import Accelerated, accelerated_epochs
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(32, 6)).astype("float32")
+Y = (X @ RANDOM.normal(size=(6, 2))).astype("float32")
+RATE, FACTOR = 2.0**-7, 4.0  # The product is exact.
+HOW = {
+    "graph": {},
+    "eager": {"run_eagerly": True},
+    "xla, steps_per_execution": {"steps_per_execution": 2, "jit_compile": True},
+}
+
+
+def built(optimizer, **how):
+    keras.utils.set_random_seed(1)
+    layers = [
+        keras.layers.Dense(4),
+        keras.layers.BatchNormalization(momentum=0.8),
+        keras.layers.ReLU(),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile(optimizer, "mse", **how)
+    return model
+
+
+def fitted(model, *callbacks, epochs=3, **settings):
+    settings = {"batch_size": 8, "shuffle": False, "verbose": 0, **settings}
+    return model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **settings).history
+
+
+def assert_equal_state(a, b, but_for=()):
+    for u, v in zip(a.variables + a.optimizer.variables, b.variables + b.optimizer.variables, strict=True):
+        if u.name not in ("learning_rate", *but_for):
+            np.testing.assert_array_equal(u.numpy(), v.numpy(), err_msg=u.path)
+
+
+def decaying(rate=RATE):
+    return schedules.PiecewiseConstantDecay([6, 24, 30], [rate, rate / 2, rate / 8, rate / 16])
+
+
+def accumulating(rate):
+    return Adam(rate, gradient_accumulation_steps=2)
+
+
+def scaling(rate):
+    return keras.optimizers.LossScaleOptimizer(SGD(rate, momentum=0.5), initial_scale=8.0)
+
+
+def several(rate):
+    """Two optimizers in one."""
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(SGD(rate), {".*dense.*": SGD(rate, momentum=0.5)})
+    )
+
+
+OPTIMIZERS = [Adam, accumulating, scaling, several]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_number_and_schedule(how):
+    for rate, raised in ((RATE, RATE * FACTOR), (decaying(), Accelerated(decaying(), FACTOR, 6.0))):
+        model, expected = built(SGD(rate, momentum=0.9), **HOW[how]), built(SGD(raised, momentum=0.9), **HOW[how])
+        history = fitted(model, LearningRateAcceleration(FACTOR, 6.0))
+        assert history["loss"] == fitted(expected)["loss"]
+        assert_equal_state(model, expected)
+        assert float(model.optimizer.learning_rate) == (RATE if rate == RATE else float(rate(12)))  # put back
+        assert history["accelerated_learning_rate"][-1] == float(expected.optimizer.learning_rate)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers(optimizer):
+    for rate, raised in ((RATE, RATE * FACTOR), (decaying(), Accelerated(decaying(), FACTOR, 6.0))):
+        model, expected = built(optimizer(rate)), built(optimizer(raised))
+        history = fitted(model, LearningRateAcceleration(FACTOR, 6.0), epochs=2)
+        assert history["loss"] == fitted(expected, epochs=2)["loss"]
+        assert_equal_state(model, expected)
+        assert history["acceleration_factor"] == [FACTOR] * 2
+
+
+def test_two_replicas(strategy):
+    """With one step an execution: more fail on two CPUs in Keras itself."""
+    for rate, raised in ((RATE, RATE * FACTOR), (decaying(), Accelerated(decaying(), FACTOR, 6.0))):
+        with strategy.scope():
+            model, expected = built(Adam(rate)), built(Adam(raised))
+        losses = fitted(model, LearningRateAcceleration(FACTOR, 6.0), epochs=2)["loss"]
+        np.testing.assert_allclose(losses, fitted(expected, epochs=2)["loss"], rtol=1e-6)  # Collectives add in any order.
+
+
+def test_warm_up():
+    """The factor rises over batches, also where gradients accumulate, and with a schedule as with a number."""
+
+    for optimizer in (SGD, accumulating):
+        histories = []
+        for rate in (RATE, schedules.PiecewiseConstantDecay([1000], [RATE, RATE])):
+            model = built(optimizer(rate))
+            history = fitted(model, LearningRateAcceleration(5.0, warmup_steps=8))
+            np.testing.assert_allclose(history["accelerated_learning_rate"], [3 * RATE, 5 * RATE, 5 * RATE])
+            histories.append(history["loss"])
+        np.testing.assert_allclose(*histories, rtol=1e-6)
+
+
+def test_callbacks_that_set_the_rate_from_any_place():
+    """They see the rate without the factor."""
+    seen = []
+
+    def scheduler():
+        return LearningRateScheduler(lambda epoch, rate: seen.append(rate) or rate / (2 if epoch else 1))
+
+    def plateau():
+        return ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9, min_lr=RATE / 8)
+
+    expected = built(SGD(RATE * FACTOR))
+    losses = fitted(
+        expected,
+        LearningRateScheduler(lambda epoch, rate: rate / (2 if epoch else 1)),
+        ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9, min_lr=RATE * FACTOR / 8),
+    )["loss"]
+    for order in itertools.permutations(range(3)):
+        callbacks = [scheduler(), plateau(), LearningRateAcceleration(FACTOR)]
+        seen.clear()
+        model = built(SGD(RATE))
+        history = fitted(model, *(callbacks[i] for i in order))
+        assert history["loss"] == losses
+        assert seen == [RATE, RATE, RATE / 4]
+        assert history["accelerated_learning_rate"][0] == RATE * FACTOR
+        assert_equal_state(model, expected)
+
+
+def test_epochs_of_a_scheduler_run_faster():
+    given = []
+
+    def relative(epoch, rate):
+        given.append(epoch)
+        return rate * 0.9 if epoch else rate
+
+    for schedule, expected in ((relative, [0.9**6, 0.9**12]), (lambda epoch: 0.5**epoch, [0.5**6, 0.5**12])):
+        faster = LearningRateScheduler(accelerated_epochs(schedule, 6.0))
+        rates = fitted(built(SGD(1.0)), LearningRateAcceleration(1e-3), faster)["learning_rate"]
+        np.testing.assert_allclose(rates, [1.0, *expected], rtol=1e-6)
+    assert given == list(range(13))
+    slower = accelerated_epochs(lambda epoch: float(epoch), 0.5)
+    assert [slower(epoch, 7.0) for epoch in (1, 2, 3, 4)] == [7.0, 1.0, 7.0, 2.0]  # 7: nothing new, the last rate stays
+
+
+@pytest.mark.parametrize("rate", [RATE, decaying()], ids=["number", "schedule"])
+def test_fit_again_and_without(rate):
+    """The factor is there once, whether the callback is the same or a new one, and gone without it."""
+    raised = RATE * FACTOR if rate == RATE else Accelerated(rate, FACTOR, 6.0)
+    models = [built(SGD(rate)) for _ in range(2)]
+    expected, plain = built(SGD(raised)), built(SGD(rate))
+    same = LearningRateAcceleration(FACTOR, 6.0)
+    losses = [fitted(expected)["loss"], fitted(expected)["loss"]]
+    assert [fitted(models[0], same)["loss"] for _ in range(2)] == losses
+    assert [fitted(models[1], LearningRateAcceleration(FACTOR, 6.0))["loss"] for _ in range(2)] == losses
+    plain.set_weights(models[0].get_weights())
+    plain.optimizer.iterations.assign(24)
+    assert fitted(models[0])["loss"] == fitted(plain)["loss"]
+
+
+def test_a_step_of_a_schedule_is_traced_once():
+    traces = []
+
+    class Counting(keras.Sequential):
+        def train_step(self, data):
+            traces.append(1)
+            return super().train_step(data)
+
+    model = Counting([keras.Input((6,)), keras.layers.Dense(2)])
+    model.compile(SGD(decaying()), "mse")
+    acceleration = LearningRateAcceleration()
+    for _ in range(3):
+        fitted(model, acceleration)
+    count = len(traces)
+    model.optimizer.learning_rate = decaying(RATE / 2)  # seen by the next fit
+    history = fitted(model, acceleration)
+    assert len(traces) == 2 * count
+    assert history["accelerated_learning_rate"][-1] == 5.0 * RATE / 32
+
+
+class Interruption(keras.callbacks.Callback):
+    def __init__(self, epoch, batch, where):
+        super().__init__()
+        self.at, self.where = (epoch, batch), where
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.at and self.where == "before the step":
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at and self.where == "after the step":
+            raise KeyboardInterrupt
+
+
+def interrupted(optimizer, folder, callbacks, save_freq="epoch"):
+    """Two processes: one that is interrupted in epoch 2, and one that goes on to epoch 4."""
+    with pytest.raises(KeyboardInterrupt):
+        backup = BackupAndRestore(folder, save_freq=save_freq)
+        fitted(built(optimizer()), *callbacks(backup), Interruption(2, 1, "after the step"), epochs=4)
+    assert folder.exists()
+    model = built(optimizer())
+    fitted(model, *callbacks(BackupAndRestore(folder, save_freq=save_freq)), epochs=4)
+    return model
+
+
+@pytest.mark.parametrize("rate", [RATE, decaying()], ids=["number", "schedule"])
+def test_resumes_as_if_undisturbed(rate, tmp_path):
+    def acceleration():
+        return LearningRateAcceleration(FACTOR, warmup_steps=6)
+
+    undisturbed = built(Adam(rate))
+    fitted(undisturbed, acceleration(), epochs=4)
+    for name, callbacks in (
+        ("before", lambda backup: [backup, acceleration()]),
+        ("after", lambda backup: [acceleration(), backup]),
+    ):
+        assert_equal_state(interrupted(lambda: Adam(rate), tmp_path / name, callbacks), undisturbed)
+
+
+def test_resumes_within_an_epoch_as_without_it(tmp_path):
+    """Keras goes back to the beginning of the epoch, with the weights of the last backup."""
+    expected = interrupted(lambda: Adam(RATE * FACTOR), tmp_path / "expected", lambda backup: [backup], save_freq=2)
+    model = interrupted(
+        lambda: Adam(RATE), tmp_path / "model", lambda backup: [LearningRateAcceleration(FACTOR), backup], save_freq=2
+    )
+    assert_equal_state(model, expected)
+
+
+@pytest.mark.parametrize("rate", [RATE, decaying()], ids=["number", "schedule"])
+@pytest.mark.parametrize("where", ["before the step", "after the step", "in the step"])
+def test_training_that_raises_leaves_the_rate_as_given(rate, where):
+    model, plain = built(SGD(rate)), built(SGD(rate))
+    acceleration = LearningRateAcceleration(FACTOR)
+    if where == "in the step":
+        x = np.where(np.arange(32)[:, None] == 8, np.nan, X)
+        data = tf.data.Dataset.from_tensor_slices((x, Y)).map(lambda x, y: (tf.debugging.check_numerics(x, "x"), y))
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            model.fit(data.batch(8), callbacks=[acceleration], shuffle=False, verbose=0)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            fitted(model, Interruption(0, 1, where), acceleration)
+    assert float(model.optimizer.learning_rate) == RATE
+    plain.set_weights(model.get_weights())
+    plain.optimizer.iterations.assign(model.optimizer.iterations)
+    assert fitted(model)["loss"] == fitted(plain)["loss"]  # The plain step again.
+
+
+# Divergence
+
+
+def diverging(rate=RATE, **how):
+    """A network without normalization, which does not stand the raised rates."""
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Dense(64, activation="relu") for _ in range(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(2)])
+    model.compile(SGD(rate, momentum=0.9), "mse", **how)
+    return model
+
+
+@pytest.mark.parametrize("how", ["graph", "xla, steps_per_execution"])
+@pytest.mark.parametrize("rate", [0.02, schedules.ExponentialDecay(0.02, 1000, 0.5)], ids=["number", "schedule"])
+def test_backoff(rate, how):
+    diverged = diverging(rate, **HOW[how])
+    assert not np.isfinite(fitted(diverged, LearningRateAcceleration(128.0), epochs=4)["loss"][-1])
+    model = diverging(rate, **HOW[how])
+    untrained = model.evaluate(X, Y, verbose=0)
+    backoff = LearningRateAcceleration(128.0, on_divergence="backoff", snapshot_steps=8, backoff=4.0, explosion=1.0)
+    history = fitted(model, TerminateOnNaN(), backoff, epochs=12)
+    assert len(history["loss"]) == 12 and np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < untrained
+    assert sum(history["divergences"]) == len(backoff.divergences) > 0
+    assert backoff.factor == 128.0 / 4.0 ** len(backoff.divergences) == history["acceleration_factor"][-1]
+    assert [event.factor for event in backoff.divergences][-1] == backoff.factor
+    assert all(np.isfinite(v.numpy()).all() for v in model.variables + model.optimizer.variables)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.02, rel=0.1)
+
+
+def test_backoff_on_two_replicas(strategy):
+    with strategy.scope():
+        model = diverging(0.02)
+    backoff = LearningRateAcceleration(128.0, on_divergence="backoff", snapshot_steps=2, backoff=4.0)
+    history = fitted(model, backoff, epochs=4)
+    assert len(backoff.divergences) > 0 and np.isfinite(history["loss"]).all()
+
+
+class Poison(keras.layers.Layer):
+    """Multiplies the training loss of one batch, counted from 0, by a number."""
+
+    def __init__(self, batch, factor):
+        super().__init__()
+        self.batch, self.factor = batch, factor
+
+    def build(self, shape):
+        self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        self.seen.assign_add(1.0)
+        return x * tf.where(self.seen == self.batch + 1.0, self.factor, 1.0)
+
+
+class Steps(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.logs, self.weights = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.logs.append(dict(logs))
+        self.weights.append([v.numpy() for v in self.model.variables + self.model.optimizer.variables])
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 100.0])
+def test_backoff_restores_the_older_snapshot(factor):
+    keras.utils.set_random_seed(1)
+    poison = Poison(9, factor)
+    dropout = keras.layers.Dropout(0.5)
+    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), dropout, keras.layers.Dense(2), poison]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile(Adam(RATE), "mse")
+    steps = Steps()
+    backoff = LearningRateAcceleration(4.0, on_divergence="backoff", snapshot_steps=3, explosion=5.0)
+    # Snapshots before any step and after 3, 6 and 9 steps; the tenth diverges.
+    fitted(model, ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9), backoff, steps, epochs=4)
+    first, second = backoff.divergences[0], backoff.divergences[1:]
+    assert (first.epoch, first.step, first.factor) == (2, 1, 2.0)
+    for variable, before, after in zip(
+        model.variables + model.optimizer.variables, steps.weights[5], steps.weights[9], strict=True
+    ):
+        if variable is model.optimizer.learning_rate:
+            assert after == RATE / 2  # What ReduceLROnPlateau has done stays done.
+        else:
+            np.testing.assert_array_equal(before, after, err_msg=variable.path)
+    assert steps.logs[9]["divergences"] == 1 and "divergences" not in steps.logs[8]
+    assert steps.logs[9]["loss"] == steps.logs[8]["loss"]
+    # The layer counts on from the snapshot, so the batch comes again; and was it not as bad, the run would have ended.
+    assert [(event.epoch, event.step) for event in second] == [(3, 1)]
+
+
+def test_infinite_weights_are_no_healthy_state():
+    """The loss may not show what is wrong with the weights."""
+
+    class Overflow(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2 and not done:
+                done.append(self.model.layers[-1].unused.assign(np.inf))
+
+    class Unused(keras.layers.Layer):
+        def build(self, shape):
+            self.unused = self.add_weight(shape=(), trainable=False)
+            self.mask = self.add_weight(shape=(), trainable=False, initializer=lambda *_, **__: -np.inf)
+
+        def call(self, x):
+            return x
+
+    done = []
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2), Unused()])
+    model.compile("sgd", "mse")
+    backoff = LearningRateAcceleration(on_divergence="backoff", snapshot_steps=1)
+    fitted(model, Overflow(), backoff, epochs=1)
+    assert len(backoff.divergences) == 1
+    assert np.isfinite(model.layers[-1].unused.numpy()) and np.isneginf(model.layers[-1].mask.numpy())
+
+
+def test_backoff_ends_with_an_error_and_a_healthy_model():
+    model = diverging(0.02)
+    backoff = LearningRateAcceleration(2.0**20, on_divergence="backoff", max_backoffs=3, snapshot_steps=1)
+    with pytest.raises(FloatingPointError, match=r"factor 131072.*3 times before, and max_backoffs=3.*smaller"):
+        fitted(model, backoff, epochs=10)
+    assert len(backoff.divergences) == 3 and float(model.optimizer.learning_rate) == np.float32(0.02)
+    assert all(np.isfinite(v.numpy()).all() for v in model.variables + model.optimizer.variables)
+    backoff.factor = 1.0
+    assert np.isfinite(fitted(model, backoff, epochs=2)["loss"]).all()
+
+
+def test_backoff_needs_a_loss():
+    class Silent(keras.Sequential):
+        def train_step(self, data):
+            return {"error": super().train_step(data)["loss"]}
+
+    model = Silent([keras.Input((6,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"must report its loss.*\['error'\].*train_step"):
+        fitted(model, LearningRateAcceleration(on_divergence="backoff"))
+
+
+def test_backoff_needs_a_model_that_is_built():
+    model = keras.Sequential([keras.layers.Dense(2)], name="raw")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"must be built before training.*Received: 'raw'.*keras.Input"):
+        fitted(model, LearningRateAcceleration(on_divergence="backoff"))
+    fitted(model, LearningRateAcceleration(), epochs=1)  # needs none
+
+
+# Arguments, serialization
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"factor": 0}, r"`factor` must be a finite number above 0. Received: factor=0"),
+        ({"factor": "fast"}, r"`factor`.*Received: factor='fast'"),
+        ({"decay_speedup": -1}, r"`decay_speedup`.*Received: decay_speedup=-1"),
+        ({"decay_speedup": float("inf")}, r"`decay_speedup`.*Received: decay_speedup=inf"),
+        ({"warmup_steps": -1}, r"`warmup_steps` must be an integer not below 0. Received: warmup_steps=-1"),
+        ({"warmup_steps": 1.5}, r"`warmup_steps`.*1.5"),
+        ({"on_divergence": "stop"}, r"`on_divergence` must be one of None, 'backoff'. Received: on_divergence='stop'"),
+        ({"backoff": 1.0}, r"`backoff` must be above 1.*Received: backoff=1.0"),
+        ({"explosion": 0}, r"`explosion`.*Received: explosion=0"),
+        ({"snapshot_steps": 0}, r"`snapshot_steps` must be an integer not below 1. Received: snapshot_steps=0"),
+        ({"max_backoffs": True}, r"`max_backoffs`.*Received: max_backoffs=True"),
+    ],
+)
+def test_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LearningRateAcceleration(**arguments)
+
+
+def test_rates_that_cannot_be_read():
+    class Unregistered(schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1
+
+    def constant():
+        return 0.1
+
+    for rate in (Unregistered(), constant):
+        model = built(SGD(rate))
+        with pytest.raises(TypeError, match=r"must be a number or a LearningRateSchedule.*register_keras_serializable"):
+            fitted(model, LearningRateAcceleration())
+        assert float(model.optimizer.learning_rate) == np.float32(0.1)
+
+
+def test_accelerated_arguments():
+    with pytest.raises(TypeError, match=r"`schedule` must be.*Received: schedule=0.1. A number has no decay"):
+        Accelerated(0.1)
+    for name in ("factor", "decay_speedup"):
+        with pytest.raises(ValueError, match=rf"`{name}`.*Received: {name}=-1"):
+            Accelerated(decaying(), **{name: -1})
+    with pytest.raises(ValueError, match=r"`warmup_steps`.*Received: warmup_steps=-1"):
+        Accelerated(decaying(), warmup_steps=-1)
+    with pytest.raises(ValueError, match=r"`decay_speedup`"):
+        accelerated_epochs(lambda epoch: 0.1, 0)
+
+
+def test_accelerated_schedules_are_saved_with_the_model(tmp_path):
+    schedule = Accelerated(decaying(), 3.0, 1.5, 10)
+    steps = [0, 4, 5, 9, 100, 2_000_000_000]
+    expected = [min(1 + 2 * s / 10, 3) * float(decaying()(s * 1.5)) for s in steps]
+    np.testing.assert_allclose([float(schedule(s)) for s in steps], expected, rtol=1e-6)
+    model = built(Adam(schedule))
+    fitted(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    config = loaded.optimizer.get_config()["learning_rate"]
+    assert config["registered_name"] == "kerasbn>Accelerated"
+    assert config == keras.optimizers.schedules.serialize(schedule)
+    assert fitted(loaded)["loss"] == fitted(model)["loss"]
+
+
+def test_an_accelerated_schedule_is_not_accelerated_again():
+    model, expected = built(SGD(Accelerated(decaying(), 2.0, 3.0))), built(SGD(Accelerated(decaying(), FACTOR, 6.0)))
+    assert fitted(model, LearningRateAcceleration(FACTOR, 6.0))["loss"] == fitted(expected)["loss"]
+    assert float(model.optimizer.learning_rate) == float(Accelerated(decaying(), 2.0, 3.0)(12))
