@@ -9,6 +9,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from kerasbn import callbacks, data, distribute, schedules, transforms
+from kerasbn.acceleration import accelerate
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
 from kerasbn.learning_rate_finder import find_learning_rate
@@ -19,6 +20,7 @@ __all__ = [
     "BatchNorm",
     "LocalResponseNormalization",
     "__version__",
+    "accelerate",
     "batch_normalize",
     "callbacks",
     "data",

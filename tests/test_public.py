@@ -18,6 +18,7 @@ def test_public_names():
         "BatchNorm",
         "LocalResponseNormalization",
         "__version__",
+        "accelerate",
         "batch_normalize",
         "callbacks",
         "data",

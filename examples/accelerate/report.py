@@ -1,0 +1,72 @@
+"""The table on the terminal and the figure."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from examples.accelerate.training import NETWORKS, Results, summary
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+COLORS = {"baseline": "#b5520b", "accelerated": "#1f5fa8"}
+
+
+def text(spread: dict | None, form: str) -> str:
+    if spread is None:
+        return "-"
+    mean = form.format(spread["mean"])
+    return mean if spread["stdev"] is None else f"{mean} ± {form.format(spread['stdev'])}"
+
+
+def table(results: Results) -> str:
+    """Finished runs; mean ± standard deviation over seeds."""
+    rows = [("network", "seeds", "best accuracy", "final accuracy", "steps to baseline's best", "times fewer")]
+    for network, row in summary(results).items():
+        reached, of = row["reached"]
+        steps = text(row["steps_to_baseline_best"], "{:,.0f}")
+        if reached < of:
+            steps += f" ({reached} of {of} seeds)"
+        ratio = "" if network == "baseline" else text(row["times_fewer_steps"], "{:.1f}")
+        accuracies = (text(row[name], "{:.2%}") for name in ("best_accuracy", "final_accuracy"))
+        rows.append((network, str(row["seeds"]), *accuracies, steps, ratio))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def figure(results: Results) -> Path | None:
+    """Test accuracy against steps and against seconds of training; mean over seeds, band from lowest to highest."""
+    if not results.runs:
+        return None
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
+    for network, label in NETWORKS.items():
+        runs = results.of(network)
+        if not runs:
+            continue
+        accuracy = np.array([run.accuracy for run in runs])
+        for ax, x in zip(axes, (runs[0].steps, np.mean([run.seconds for run in runs], 0)), strict=True):
+            ax.fill_between(x, accuracy.min(0), accuracy.max(0), color=COLORS[network], alpha=0.25, linewidth=0)
+            ax.plot(x, accuracy.mean(0), color=COLORS[network], label=label, linewidth=1.5)
+    best = [max(run.accuracy) for run in results.of("baseline")]
+    if best:
+        for ax in axes:
+            ax.axhline(np.mean(best), color=COLORS["baseline"], linewidth=0.8, linestyle=":")
+    axes[0].set(xlabel="training steps", ylabel="test accuracy")
+    axes[1].set(xlabel="seconds of training, first steps included")
+    seeds = min(len(runs) for runs in map(results.of, NETWORKS) if runs)
+    band = f"mean of {seeds} seeds, band from lowest to highest" if seeds > 1 else "one seed"
+    axes[0].set_title(f"{results.settings.dataset}: {band}", fontsize=9, loc="left")
+    axes[1].set_title("dotted: the baseline's best", fontsize=9, loc="left")
+    axes[0].legend(loc="lower right", frameon=False, fontsize=9)
+    for ax in axes:
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    path = results.path.parent / "figure.png"
+    temporary = path.with_suffix(".tmp.png")
+    fig.savefig(temporary, dpi=130)
+    os.replace(temporary, path)
+    plt.close(fig)
+    return path

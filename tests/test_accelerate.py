@@ -1,0 +1,163 @@
+"""`kerasbn.accelerate`: all changes of Sec. 4.2.1 in one call, each of them a switch."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kerasbn
+from examples.accelerate import __main__ as example
+from examples.accelerate import training
+from examples.accelerate.network import DROPOUT, L2, build
+
+CHANGES = [
+    "batch normalization",
+    "learning rate",
+    "dropout",
+    "weight decay",
+    "learning-rate decay",
+    "local response norm.",
+    "shuffling",
+    "photometric distortions",
+]
+X = np.random.default_rng(0).random((24, 8, 8, 1)).astype("float32")
+Y = np.arange(24) % 10
+
+
+def inception():
+    return build((8, 8, 1), 10, learning_rate=0.02, decay_steps=60, seed=0)
+
+
+def examples():
+    return tf.data.Dataset.from_tensor_slices((X, Y))
+
+
+def layers(model, kind):
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+def test_all_seven_and_normalization():
+    model = inception()
+    before, config = model.get_weights(), model.get_config()
+    fast = kerasbn.accelerate(model, examples(), seed=1)
+
+    assert list(fast.report.changes) == CHANGES and all(fast.report.changes.values())
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert model.get_config() == config
+
+    convolutions = layers(fast.model, keras.layers.Conv2D)
+    assert len(layers(fast.model, kerasbn.BatchNorm)) == len(convolutions) == 22
+    for layer, old in zip(convolutions, layers(model, keras.layers.Conv2D), strict=True):
+        same = model.get_layer(layer.name)
+        np.testing.assert_array_equal(layer.kernel, same.kernel)
+        assert not layer.use_bias and old.use_bias
+        assert layer.kernel_regularizer.l2 == pytest.approx(L2 / 5)
+    assert not layers(fast.model, kerasbn.LocalResponseNormalization)
+    assert fast.model.get_layer("random_brightness").factor == pytest.approx((-0.1, 0.1))
+    assert {tuple(x.ravel()) for x, _ in fast.data.as_numpy_iterator()} == {tuple(x.ravel()) for x in X}
+    assert [int(y) for _, y in fast.data] != [int(y) for _, y in examples()]
+
+    history = fast.model.fit(fast.data.batch(8), epochs=2, callbacks=fast.callbacks, shuffle=False, verbose=0).history
+    assert history["dropout"] == [0, 0]
+    # After 3 and 6 of its steps, a schedule that falls to a tenth in 60 has seen 18 and 36.
+    wanted = [5 * 0.02 * 0.1 ** (steps / 60) for steps in (18, 36)]
+    np.testing.assert_allclose(history["accelerated_learning_rate"], wanted, rtol=1e-5)
+    assert fast.model.get_layer("dropout").rate == 0 and model.get_layer("dropout").rate == DROPOUT
+
+
+SWITCHES = [
+    ({"where": None}, ["batch normalization"]),
+    ({"factor": None}, ["learning rate", "learning-rate decay"]),
+    ({"dropout": None}, ["dropout"]),
+    ({"weight_decay": None}, ["weight decay"]),
+    ({"remove_lrn": False}, ["local response norm."]),
+    ({"shuffle": False}, ["shuffling"]),
+    ({"photometric_distortions": None}, ["photometric distortions"]),
+]
+
+
+@pytest.mark.parametrize(("switch", "names"), SWITCHES, ids=str)
+def test_each_change_is_a_switch(switch, names):
+    model = inception()
+    fast = kerasbn.accelerate(model, examples(), **switch)
+    assert [name for name, changes in fast.report.changes.items() if changes is None] == names
+    text = str(fast.report)
+    for name in CHANGES:
+        assert (re.search(rf"^{re.escape(name)} +- +switched off$", text, re.M) is not None) == (name in names)
+    assert bool(layers(fast.model, kerasbn.BatchNorm)) == ("where" not in switch)
+    assert bool(layers(fast.model, kerasbn.LocalResponseNormalization)) == ("remove_lrn" in switch)
+    decayed = fast.model.get_layer("logits").kernel_regularizer.l2
+    assert decayed == pytest.approx(L2 if "weight_decay" in switch else L2 / 5)
+    assert len(fast.callbacks) == 2 - ("factor" in switch) - ("dropout" in switch)
+    assert [int(y) for _, y in fast.data] != [int(y) for _, y in examples()] or "shuffle" in switch
+
+
+def test_report_says_what_is_alike_once():
+    text = str(kerasbn.accelerate(inception()).report)
+    assert re.search(r"^weight decay +stem, \.\.\., logits \(23\) +kernel_regularizer\.l2 +0\.0001 +2e-05$", text, re.M)
+    assert re.search(
+        r"^batch normalization +stem, \.\.\., c_pool_1x1 \(22\) +normalization +None +layer \*_bn$", text, re.M
+    )
+    assert re.search(r"^learning rate +optimizer +learning_rate +0\.02 +0\.1$", text, re.M)
+    assert re.search(r"^shuffling +- +nothing to change$", text, re.M)
+    assert len(text.splitlines()) == 2 + 8 + 2 + 1  # three lines of normalization, two of distortions, one of the others
+
+
+def test_arguments_reach_layers_and_callbacks():
+    fast = kerasbn.accelerate(
+        inception(), factor=30.0, decay_speedup=2.0, dropout=0.1, warmup_steps=7, momentum=0.5, unbiased=True
+    )
+    layer = layers(fast.model, kerasbn.BatchNorm)[0]
+    assert layer.momentum == 0.5 and layer.unbiased
+    acceleration, removal = fast.callbacks
+    assert (acceleration.factor, acceleration.decay_speedup, acceleration.warmup_steps) == (30, 2, 7)
+    assert removal.to == 0.1 and fast.data is None
+
+
+def test_over_replicas(strategy):
+    with strategy.scope():
+        model = inception()
+    fast = kerasbn.accelerate(model, synchronized=True)
+    assert fast.model.distribute_strategy is strategy
+    losses = fast.model.fit(X, Y, batch_size=8, callbacks=fast.callbacks, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+
+
+def test_a_model_without_optimizer_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="bare")
+    with pytest.raises(ValueError, match=r"`model` must be compiled.*'bare'.*model\.compile"):
+        kerasbn.accelerate(model)
+
+
+def test_example(tmp_path, capsys):
+    arguments = ["--steps", "4", "--measurements", "2", "--seeds", "1", "--out", str(tmp_path)]
+    assert example.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in CHANGES) and "times fewer" in output
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert [run["network"] for run in content["runs"]] == ["baseline", "accelerated"]
+    before = (tmp_path / "results.json").read_bytes()
+    assert example.main(arguments) == 0  # nothing is trained twice
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert example.main([*arguments, "--factor", "2"]) == 2
+    assert "results of other settings" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_summary_compares_each_seed_with_itself(tmp_path):
+    results = training.Results(tmp_path, training.Settings("digits", 40, 8, 0.1, 5.0, 4))
+    Run = training.Run
+    results.runs = [
+        Run("baseline", 0, [10, 20, 30, 40], [0.1, 0.5, 0.8, 0.7], [1.0] * 4, [1.0, 2.0, 3.0, 4.0]),
+        Run("accelerated", 0, [10, 20, 30, 40], [0.8, 0.9, 0.9, 0.9], [1.0] * 4, [2.0, 4.0, 6.0, 8.0]),
+        Run("baseline", 1, [10, 20, 30, 40], [0.1, 0.2, 0.3, 0.9], [1.0] * 4, [1.0, 2.0, 3.0, 4.0]),
+        Run("accelerated", 1, [10, 20, 30, 40], [0.8, 0.8, 0.8, 0.8], [1.0] * 4, [2.0, 4.0, 6.0, 8.0]),
+    ]
+    found = training.summary(results)["accelerated"]
+    assert found["times_fewer_steps"]["mean"] == 3 and found["times_less_time"]["mean"] == 1.5
+    assert found["reached"] == [1, 2] and found["best_accuracy"]["mean"] == 0.85
