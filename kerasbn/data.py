@@ -92,6 +92,11 @@ def shuffle_within_shards(
     def examples(shard: Any, shard_seed: tf.Tensor) -> tf.data.Dataset:
         dataset = reader(shard)
         size = dataset.cardinality() if buffer_size is None else buffer_size
+        # TensorFlow compares a pair of the graph's seed and this one with (0, 0), and a tensor cannot be compared in a
+        # graph: so a global seed of 0 would raise here. This is the seed of this function's graph, not the global one,
+        # which has had its effect on the stream of seeds.
+        if not tf.executing_eagerly():
+            tf.random.set_seed(1)
         return dataset.shuffle(size, seed=shard_seed)
 
     return tf.data.Dataset.zip(shards, seeds).interleave(

@@ -64,6 +64,33 @@ def test_a_seed_gives_the_same_epochs_again(files, parallel):
     assert repeated == list(itertools.chain(*first))
 
 
+@pytest.fixture
+def global_seed():
+    """Sets the global seed, and puts it out of the way of other tests."""
+    yield tf.random.set_seed
+    tf.random.set_seed(7)
+
+
+def test_a_global_seed_counts_as_in_tensorflow(files, global_seed):
+    """It is mixed with the seed of the shuffle, or takes the place of one; 0 is a seed like any other."""
+    epochs = {}
+    for arguments in ({"seed": 5}, {}):
+        for number in (0, 1, 0):
+            global_seed(number)
+            new = epoch(shuffle_within_shards(files, **arguments))
+            assert epochs.setdefault((number, *arguments), new) == new
+            within_first = epochs.setdefault((number, "first", *arguments), within(0, new))
+            assert within_first == within(0, new)
+    assert len({tuple(examples) for examples in epochs.values()}) == 8
+    global_seed(0)
+    tf.random.uniform([])
+    before = tf.random.uniform([])
+    global_seed(0)
+    tf.random.uniform([])
+    next(iter(shuffle_within_shards(files, seed=1)))
+    assert tf.random.uniform([]) == before  # the global seed is what it was
+
+
 def test_without_a_seed_runs_differ(files):
     assert epoch(shuffle_within_shards(files)) != epoch(shuffle_within_shards(files))
 

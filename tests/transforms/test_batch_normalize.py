@@ -350,6 +350,7 @@ def test_policies_are_those_of_the_layers():
     ("make", "jit_compile"), [(residual, True), (mixed_precision, False), (several_inputs_and_outputs, False)]
 )
 def test_training(make, jit_compile, tmp_path):
+    keras.utils.set_random_seed(0)
     model = make()
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
     new = batch_normalize(model)

@@ -55,9 +55,12 @@ def distortion(layer):
 @pytest.mark.parametrize("layer", LAYERS, ids=ids)
 def test_less_is_less_and_none_is_none(layer):
     """By what comes out: halves of a strength distort less, but do, and none of it leaves the images as they are."""
+    keras.utils.set_random_seed(0)
     whole, half, none = (distortion(transformed(layer, factor)) for factor in (1.0, 0.5, 0.0))
-    assert 0.15 * whole < half < 0.85 * whole
-    assert none == pytest.approx(0, abs=0.51 if "Posterization" in ids(layer) else 1e-2)
+    # With each bit that posterization takes, the distortion doubles.
+    assert (0.02 if "Posterization" in ids(layer) else 0.15) * whole < half < 0.85 * whole
+    # It rounds to eight bits in any case.
+    assert none < (1 if "Posterization" in ids(layer) else 1e-2)
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,10 @@ def test_the_original_is_untouched(make):
     assert_same(after[1:3], before[1:3])
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("make", [sequential, nested, custom], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    ("make", "transform"),
+    [*((sequential, transform) for transform in TRANSFORMS), (nested, batch_normalize), (custom, scale_weight_decay)],
+)
 def test_a_compiled_model_is_compiled_with_the_same_settings(make, transform):
     model = make()
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
