@@ -96,9 +96,7 @@ def test_two_replicas(strategy):
         with strategy.scope():
             model, expected = built(Adam(rate)), built(Adam(raised))
         losses = fitted(model, LearningRateAcceleration(FACTOR, 6.0), epochs=2)["loss"]
-        np.testing.assert_allclose(
-            losses, fitted(expected, epochs=2)["loss"], rtol=1e-6
-        )  # summed in any order
+        np.testing.assert_allclose(losses, fitted(expected, epochs=2)["loss"], rtol=1e-6)  # summed in any order
 
 
 def test_warm_up():

@@ -19,11 +19,23 @@ def test_public_names():
     assert re.fullmatch(r"\d+\.\d+\.\d+", kerasbn.__version__)
 
 
-def test_public_docstrings_have_an_example():
+@pytest.mark.parametrize(
+    "public",
+    [
+        kerasbn.BatchNorm,
+        kerasbn.callbacks.DropoutRemoval,
+        kerasbn.callbacks.LearningRateAcceleration,
+        kerasbn.find_learning_rate,
+        kerasbn.schedules.Accelerated,
+        kerasbn.schedules.accelerated_epochs,
+    ],
+)
+def test_public_docstrings_have_an_example(public):
     """The examples are run as doctests; here only that they are there."""
-    assert ">>>" in kerasbn.BatchNorm.__doc__
-    for argument in inspect.signature(kerasbn.BatchNorm.__init__).parameters.keys() - {"self", "kwargs"}:
-        assert f"        {argument}: " in kerasbn.BatchNorm.__doc__
+    documentation = inspect.getdoc(public)
+    assert ">>>" in documentation and "https://arxiv.org/abs/" in documentation
+    for argument in inspect.signature(public).parameters.keys() - {"kwargs"}:
+        assert f"    {argument}: " in documentation
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
