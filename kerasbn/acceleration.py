@@ -179,7 +179,8 @@ def accelerate(
     )
 
     def begin(name: str) -> list[Change]:
-        changes[name] = found = []
+        found: list[Change] = []
+        changes[name] = found
         return found
 
     if remove_lrn:

@@ -1,7 +1,8 @@
 """A learning rate for a model and its data, found by trying."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -98,8 +99,7 @@ def find_learning_rate(
 
     def curve(model: keras.Model, compared: tuple[LearningRateCurve, ...] = ()) -> LearningRateCurve:
         sweep = _Sweep(tried, explosion)
-        steps = sweep.steps(model)
-        sweep.run(model, _Batches(data, batch_size, steps, seed) if isinstance(data, tuple) else data)
+        sweep.run(model, (lambda: _batches(data, batch_size, seed)) if isinstance(data, tuple) else lambda: data)
         losses = np.array(sweep.losses[1:])  # The first is that of the model as it was, each other that after a step.
         diverged = float(tried[len(losses)]) if sweep.diverged else None
         return LearningRateCurve(model.name, tried[: len(losses)], losses, smooth(losses, width), diverged, compared)
@@ -117,20 +117,18 @@ class _Sweep(keras.callbacks.Callback):
         self.diverged = False
         self._undo = ExitStack()
 
-    def steps(self, model: keras.Model) -> int:
-        """How many batches the sweep takes: one more rate than there are, whose loss shows what the last has done."""
-        return (len(self._rates) + 1) * _executions(model) * model.steps_per_execution
-
-    def run(self, model: keras.Model, data: Any) -> None:
+    def run(self, model: keras.Model, data: Callable[[], Any]) -> None:
         """Trains `model` until all rates are tried or the loss diverges, and undoes it."""
         random_state, history = RandomState(), getattr(model, "history", None)
         with self._undo:
             self._undo.callback(random_state.restore)
             if not model.built:
-                model.evaluate(data, steps=1, verbose=0)
+                model.evaluate(data(), steps=1, verbose=0)
             self._undo.callback(setattr, model, "history", history)
-            # An epoch has a step at least, and the sweep ends the training.
-            model.fit(data, epochs=self.steps(model), callbacks=[self], shuffle=False, verbose=0)
+            # An epoch has a step at least, and the sweep ends the training. There is one step more than rates, whose
+            # loss shows what the last rate has done.
+            epochs = (len(self._rates) + 1) * _executions(model)
+            model.fit(data(), epochs=epochs, callbacks=[self], shuffle=False, verbose=0)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Remembers the state and makes the rate one that can be set."""
@@ -183,20 +181,12 @@ class _Held(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": float(self.rate)}
 
 
-class _Batches(keras.utils.PyDataset):
-    """Batches of a fixed size, drawn at random from arrays without copying them."""
-
-    def __init__(self, data: tuple, batch_size: int, steps: int, seed: int) -> None:
-        super().__init__()
-        self._data, self._batch_size, self._steps = data, batch_size, steps
-        self._order = np.random.default_rng(seed).permutation(len(keras.tree.flatten(data)[0]))
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, index: int) -> tuple:
-        places = np.arange(index * self._batch_size, (index + 1) * self._batch_size) % len(self._order)
-        return keras.tree.map_structure(lambda array: np.asarray(array)[self._order[places]], self._data)
+def _batches(data: tuple, batch_size: int, seed: int) -> Iterator[tuple]:
+    """Batches without end and all of one size, drawn at random from arrays, which are not copied."""
+    order = np.random.default_rng(seed).permutation(len(keras.tree.flatten(data)[0]))
+    for first in itertools.count(0, batch_size):
+        rows = order[np.arange(first, first + batch_size) % len(order)]
+        yield keras.tree.map_structure(lambda array, rows=rows: np.asarray(array)[rows], data)
 
 
 def _executions(model: keras.Model) -> int:

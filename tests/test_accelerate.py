@@ -104,7 +104,9 @@ def test_report_says_what_is_alike_once():
     )
     assert re.search(r"^learning rate +optimizer +learning_rate +0\.02 +0\.1$", text, re.M)
     assert re.search(r"^shuffling +- +nothing to change$", text, re.M)
-    assert len(text.splitlines()) == 2 + 8 + 2 + 1  # three lines of normalization, two of distortions, one of the others
+    assert (
+        len(text.splitlines()) == 2 + 8 + 2 + 1
+    )  # three lines of normalization, two of distortions, one of the others
 
 
 def test_arguments_reach_layers_and_callbacks():

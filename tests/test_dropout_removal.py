@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from kerasbn.callbacks import DropoutRemoval, LearningRateAcceleration
+from kerasbn.dropout import dropout_rates
 
 RANDOM = np.random.default_rng(0)
 HOW = {
@@ -158,28 +159,27 @@ def test_the_step_is_traced_anew_for_changes_only():
 
 
 def test_selection():
-    def model():
-        named = layers.Dropout(0.5, name="classifier")
-        return compiled(nested(), layers.Dense(6), named, layers.Dense(3), Rated(0.4, name="mine"))
+    named = layers.Dropout(0.5, name="classifier")
+    model = compiled(nested(), layers.Dense(6), named, layers.Dense(3), Rated(0.4, name="mine"))
 
-    def lowered(**settings):
-        found = model()
-        with DropoutRemoval(**settings) as removal:
-            fitted(found, removal, epochs=1)
-            inner = found.get_layer("outer").get_layer("inner").layers[-1].rate
-            alpha = found.get_layer("outer").layers[-1].rate
-            return [inner, alpha, found.get_layer("classifier").rate, found.get_layer("mine").rate]
+    def found(which=None):
+        return {rate.layer.name: rate.original for rate in dropout_rates(model, which)}
 
-    assert lowered() == [0, 0, 0, 0.4]
-    assert lowered(layers="classifier") == [0.5, 0.3, 0, 0.4]
-    assert lowered(layers=["inner", "mine"], to=0.1) == [0.1, 0.3, 0.5, 0.1]
-    assert lowered(layers=lambda layer: isinstance(layer, layers.AlphaDropout)) == [0.5, 0, 0.5, 0.4]
+    inner, alpha = model.get_layer("outer").get_layer("inner").layers[-1].name, model.get_layer("outer").layers[-1].name
+    assert found() == {inner: 0.5, alpha: 0.3, "classifier": 0.5}
+    assert found("classifier") == {"classifier": 0.5}
+    assert found(["inner", "mine"]) == {inner: 0.5, "mine": 0.4}
+    assert found(lambda layer: isinstance(layer, layers.AlphaDropout)) == {alpha: 0.3}
+    with pytest.raises(ValueError, match=r"Received: layers='clasifier'; there is no 'clasifier'.*'classifier'.*"):
+        found("clasifier")
+    assert removed(fitted(model, DropoutRemoval(layers=["outer", "classifier", "mine"]), epochs=1)) == [0]
+
+
+def test_selection_of_a_part_with_a_shared_layer():
     shared = layers.Dropout(0.5)
     ends = [keras.Sequential([keras.Input((6,)), layers.Dense(6), shared], name=name) for name in ("one", "two")]
     fitted(compiled(*ends), DropoutRemoval(layers="two"), epochs=1)
     assert shared.rate == 0
-    with pytest.raises(ValueError, match=r"Received: layers='clasifier'; there is no 'clasifier'.*'classifier'.*"):
-        lowered(layers="clasifier")
 
 
 def test_noise_only_if_asked():
