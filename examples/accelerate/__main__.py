@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from examples.mnist_sigmoid.__main__ import positive
 
 #: For each data set: steps, measurements, and the baseline's best learning rate (README).
-DEFAULTS = {"digits": (1500, 30, 0.03), "cifar10": (6000, 30, 0.03)}
+DEFAULTS = {"digits": (1500, 30, 0.03), "cifar10": (3000, 15, 0.03)}
 
 
 def main(arguments: list[str] | None = None) -> int:
