@@ -77,3 +77,17 @@ def test_one_that_keeps_dying_is_reported(tmp_path):
     assert failed and set(failed.values()) == {2}
     assert "invalid" in cluster.log(min(failed)).read_text()
     assert all(process.poll() is not None for process in cluster.processes.values())
+
+
+def test_replicas_train_like_one_device():
+    """Three parts of the CPU; batches of 50 and a last one of 47 do not divide."""
+    arguments = ["--replicas", "3", "--epochs", "1", "--batch-size", "50", "--dtype", "float64"]
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.multi_replica", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert difference(done.stdout) < 1e-9
