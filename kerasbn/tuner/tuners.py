@@ -161,7 +161,10 @@ class Hyperband(DivergenceAware, keras_tuner.Hyperband):
 
 
 class GridSearch(DivergenceAware, keras_tuner.GridSearch):
-    """`keras_tuner.GridSearch`, for which a divergence is a result; see `DivergenceAware`."""
+    """`keras_tuner.GridSearch`, for which a divergence is a result; see `DivergenceAware`.
+
+    It cannot be resumed: Keras Tuner does not save in which order it goes over its grid.
+    """
 
 
 def _worst(objective: Any, given: float | None) -> float:
