@@ -12,6 +12,7 @@ except ImportError as error:
         'Install them with `pip install "kerasbn[tuning]"`.'
     ) from error
 
+from kerasbn.tuner.higher_learning_rate import HigherLearningRate
 from kerasbn.tuner.objectives import AreaUnderCurve, FinalValue, StepsToTarget
 from kerasbn.tuner.stop_on_divergence import StopOnDivergence
 from kerasbn.tuner.tuners import BayesianOptimization, DivergenceAware, GridSearch, Hyperband, RandomSearch
@@ -22,6 +23,7 @@ __all__ = [
     "DivergenceAware",
     "FinalValue",
     "GridSearch",
+    "HigherLearningRate",
     "Hyperband",
     "RandomSearch",
     "StepsToTarget",
