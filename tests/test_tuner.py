@@ -18,6 +18,8 @@ pytest.importorskip("tensorboard")
 
 from kerasbn import tuner  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
 X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
 Y = np.arange(32) % 2  # which X does not tell: a network with huge weights is wrong in every batch
 DEADLY = 1e30
@@ -289,7 +291,9 @@ def test_training_stops_within_the_execution(steps_per_execution):
 
 def test_a_divergence_in_the_last_step_shows_in_the_validation():
     stop = tuner.StopOnDivergence()
-    history = network(math.inf, run_eagerly=False).fit(**FIT | {"batch_size": 32, "epochs": 5}, callbacks=[stop]).history
+    history = (
+        network(math.inf, run_eagerly=False).fit(**FIT | {"batch_size": 32, "epochs": 5}, callbacks=[stop]).history
+    )
     assert math.isfinite(history["loss"][0]) and math.isnan(history["val_loss"][0])
     assert stop.steps == 1 and history["diverged"] == [1.0]
 

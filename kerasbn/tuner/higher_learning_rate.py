@@ -104,7 +104,7 @@ class HigherLearningRate(keras_tuner.HyperModel):
     def build(self, hp: Any) -> keras.Model:
         """The model of a trial, compiled with your own rate: it is raised during `fit`."""
         given = isinstance(self.source, keras.Model)
-        model = self.source if given else self.source(hp)
+        model: Any = self.source if given else self.source(hp)
         if not model.compiled:
             raise ValueError(
                 "Argument `build` must give a compiled model: its optimizer has the learning rate that is raised. "

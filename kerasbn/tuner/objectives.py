@@ -70,8 +70,8 @@ class StepsToTarget(CurveObjective):
         sign = 1 if self.mode == "max" else -1
         for value, steps in zip(*aligned(curve, self.metric, "steps"), strict=True):
             if sign * value >= sign * self.target:
-                return min(float(steps), self.worst)
-        return self.worst
+                return float(min(steps, self.budget))
+        return float(self.budget)
 
 
 class AreaUnderCurve(CurveObjective):

@@ -57,11 +57,14 @@ class StopOnDivergence(keras.callbacks.Callback):
         super().__init__()
         self.explosion = positive("explosion", explosion)
         self.normal_loss = None if normal_loss is None else positive("normal_loss", normal_loss)
-        self._begin()
+        self.steps, self.diverged = 0, False
+        self._steps_before_epoch = 0
+        self._normal: float | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Forgets the last training."""
-        self._begin()
+        self.steps, self.diverged = 0, False
+        self._normal = self.normal_loss
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Counts the steps before the first epoch, if it is known how many an epoch has."""
@@ -86,10 +89,6 @@ class StopOnDivergence(keras.callbacks.Callback):
         if not all(math.isfinite(value) for value in logs.values()):
             self._stop()
         logs["steps"], logs["diverged"] = self.steps, float(self.diverged)
-
-    def _begin(self) -> None:
-        self.steps, self.diverged = 0, False
-        self._steps_before_epoch, self._normal = 0, self.normal_loss
 
     def _stop(self) -> None:
         self.diverged = self.model.stop_training = True
