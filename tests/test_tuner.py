@@ -28,8 +28,6 @@ ALL = [tuner.RandomSearch, tuner.BayesianOptimization, tuner.Hyperband, tuner.Gr
 
 
 def network(rate, **compiled):
-    """Run eagerly unless told: in most tests a trial has few steps, and tracing would take most of the time."""
-    compiled.setdefault("run_eagerly", True)
     dense = keras.layers.Dense(2, kernel_initializer=keras.initializers.GlorotUniform(0))
     model = keras.Sequential([keras.Input((4,)), dense])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -283,7 +281,7 @@ def test_objectives_check_their_arguments(call, message):
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
 def test_training_stops_within_the_execution(steps_per_execution):
     stop = tuner.StopOnDivergence(normal_loss=math.log(2))
-    model = network(DEADLY, steps_per_execution=steps_per_execution, run_eagerly=False)
+    model = network(DEADLY, steps_per_execution=steps_per_execution)
     history = model.fit(**FIT, callbacks=[stop]).history
     assert stop.diverged and stop.steps <= 3
     assert history["steps"] == [stop.steps] and history["diverged"] == [1.0]
@@ -291,9 +289,7 @@ def test_training_stops_within_the_execution(steps_per_execution):
 
 def test_a_divergence_in_the_last_step_shows_in_the_validation():
     stop = tuner.StopOnDivergence()
-    history = (
-        network(math.inf, run_eagerly=False).fit(**FIT | {"batch_size": 32, "epochs": 5}, callbacks=[stop]).history
-    )
+    history = network(math.inf).fit(**FIT | {"batch_size": 32, "epochs": 5}, callbacks=[stop]).history
     assert math.isfinite(history["loss"][0]) and math.isnan(history["val_loss"][0])
     assert stop.steps == 1 and history["diverged"] == [1.0]
 
