@@ -36,7 +36,8 @@ class StepsToTarget(CurveObjective):
         min(steps at the end of the first epoch with metric >= target, budget)
 
     A training that does not get there is *censored*: all that is known is that it takes longer, so it counts as
-    `budget`. It is to be minimized; its name is `steps_to_target`.
+    `budget`. It is to be minimized; its name is `steps_to_target`. A trial in which Hyperband goes on with an earlier
+    one is measured on its own epochs, with the steps before them counted.
 
     Args:
         target: Float, for example 0.72, an accuracy that the paper counts steps to.
