@@ -1,5 +1,6 @@
 """Four logical CPUs for every test, to test distribution without accelerators; and hypothesis without a clock."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,3 +21,11 @@ tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConf
 def strategy():
     """Two replicas. One strategy for all tests: collectives of a second one in a process run into the first one's."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="module")
+def quick_collection():
+    """Keras Tuner collects garbage twice in a trial: not all of TensorFlow each time, which takes half of a test."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
