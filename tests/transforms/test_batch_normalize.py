@@ -373,7 +373,7 @@ def test_training(make, jit_compile, tmp_path):
         ({"momentum": 2.0}, ["`momentum`", "momentum=2.0"]),
         ({"momentun": 0.9}, ["momentun"]),
     ],
-    ids=str,
+    ids=["where", "predicate", "name", "activation", "momentum", "unknown"],
 )
 def test_errors(arguments, parts):
     with pytest.raises(ValueError) as caught:
