@@ -97,6 +97,27 @@ def test_each_is_a_switch():
     assert "units" in names and "kerasbn/dropout" not in names
 
 
+def test_the_switches_that_are_off_at_first():
+    shape = {"initialization_scales": [0.5, 2.0], "activations": ["as_is", "sigmoid"]}
+    hypermodel = tuner.HigherLearningRate(network(), **shape, batch_sizes=[4, 8], momenta=[0.0, 0.9])
+    as_it_is = hypermodel.build(trial(hypermodel, initialization_scale=0.5))
+    hp = trial(hypermodel, initialization_scale=2.0, activation="sigmoid", batch_size=8, momentum=0.9, arm="normalized")
+    model = hypermodel.build(hp)
+    np.testing.assert_array_equal(model.layers[0].kernel, 4 * as_it_is.layers[0].kernel.numpy())
+    np.testing.assert_array_equal(model.get_layer("last").kernel, 4 * as_it_is.get_layer("last").kernel.numpy())
+    assert [as_it_is.layers[0].activation.__name__, as_it_is.optimizer.momentum] == ["relu", 0.0]
+    (activation,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Activation)]
+    assert activation.activation is keras.activations.sigmoid and model.optimizer.momentum == 0.9
+    assert model.get_layer("last").activation is keras.activations.linear
+    hypermodel.fit(hp, model, X, Y, verbose=0)
+    assert int(model.optimizer.iterations) == len(X) // 8
+
+    adam = network()
+    adam.compile("adam", "mse")
+    with pytest.raises(ValueError, match=r"`momenta` needs an optimizer.*Adam.*SGD"):
+        tuner.HigherLearningRate(adam, momenta=[0.5]).build(keras_tuner.HyperParameters())
+
+
 def test_factors_are_log_uniform():
     hp = trial(tuner.HigherLearningRate(network))
     (factor,) = [each for each in hp.space if each.name == "kerasbn/learning_rate_factor"]
@@ -135,6 +156,10 @@ def test_in_a_search(kind, tmp_path):
         ({"warmup_steps": [-1]}, "`warmup_steps`.*-1"),
         ({"dropout": [2]}, "`dropout`.*2"),
         ({"weight_decay_factors": [-0.5]}, "`weight_decay_factors`.*-0.5"),
+        ({"initialization_scales": [0]}, "`initialization_scales`.*0"),
+        ({"activations": ["softmax"]}, "`activations` must be one of 'as_is'.*'softmax'"),
+        ({"batch_sizes": [0.5]}, "`batch_sizes`.*0.5"),
+        ({"momenta": [1.5]}, "`momenta`.*1.5"),
     ],
 )
 def test_arguments(arguments, message):

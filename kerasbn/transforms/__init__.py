@@ -16,7 +16,9 @@ a: use_bias True -> False
 a: activation relu -> layer a_activation
 """
 
+from kerasbn.transforms.activations import replace_activations
 from kerasbn.transforms.batch_normalization import batch_normalize
+from kerasbn.transforms.initialization import scale_initialization
 from kerasbn.transforms.local_response_normalization import remove_local_response_normalization
 from kerasbn.transforms.photometric_distortions import reduce_photometric_distortions
 from kerasbn.transforms.rebuild import Change
@@ -27,5 +29,7 @@ __all__ = [
     "batch_normalize",
     "reduce_photometric_distortions",
     "remove_local_response_normalization",
+    "replace_activations",
+    "scale_initialization",
     "scale_weight_decay",
 ]

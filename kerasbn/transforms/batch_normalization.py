@@ -8,7 +8,7 @@ import keras
 from kerasbn.layers import arguments
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.transforms.clone import clone
-from kerasbn.transforms.flow import Call, trace
+from kerasbn.transforms.flow import Call, followers, trace
 from kerasbn.transforms.rebuild import Change, hidden_layers, rebuild
 
 PLACES = ("pre_activation", "post_activation")
@@ -265,37 +265,23 @@ def _nonlinearities(layer: Any, calls: list[Call]) -> list[Call]:
     """The calls of the nonlinearity of a linear layer, its own or those that follow; none if it is to be left alone."""
     if not isinstance(_inner(layer), LINEAR) or not layer.trainable:
         return []
-    followers = [follower for call in calls for follower in _followers(call, _is_between)]
+    first = [follower for call in calls for follower in followers(call, _is_between)]
     if _inner(layer).activation is keras.activations.linear:
-        nonlinearities = [follower for follower in followers if _is_nonlinear(follower.operation)]
+        nonlinearities = [follower for follower in first if is_nonlinear(follower.operation)]
     else:
         nonlinearities = calls
-    beyond = [b for call in nonlinearities for b in _followers(call, lambda op: _is_between(op) or _is_nonlinear(op))]
-    if any(isinstance(call.operation, keras.layers.BatchNormalization) for call in (*followers, *beyond)):
+    beyond = [b for call in nonlinearities for b in followers(call, lambda op: _is_between(op) or is_nonlinear(op))]
+    if any(isinstance(call.operation, keras.layers.BatchNormalization) for call in (*first, *beyond)):
         return []
     # The layer's own output, and that of the nonlinearity if only a rearrangement lies between the two.
-    results = [*calls, *(n for call in calls for n in _followers(call, _rearranges) if _is_nonlinear(n.operation))]
-    if any(follower.operation is None for call in results for follower in _followers(call, _rearranges)):
+    results = [*calls, *(n for call in calls for n in followers(call, rearranges) if is_nonlinear(n.operation))]
+    if any(follower.operation is None for call in results for follower in followers(call, rearranges)):
         return []
     return nonlinearities
 
 
-def _followers(call: Call, passes: Callable[[Any], bool]) -> list[Call]:
-    """The first calls that the result of `call` comes to besides operations that it `passes`."""
-    found, seen, todo = [], set(), list(call.users)
-    while todo:
-        user = todo.pop(0)
-        if id(user) in seen:
-            continue
-        seen.add(id(user))
-        if passes(user.operation):
-            todo += user.users
-        else:
-            found.append(user)
-    return found
-
-
-def _is_nonlinear(operation: Any) -> bool:
+def is_nonlinear(operation: Any) -> bool:
+    """Whether `operation` is a nonlinearity."""
     if isinstance(operation, keras.layers.Layer):
         return isinstance(operation, NONLINEAR) and not _is_linear_activation(operation)
     return type(operation).__name__.lower() in NONLINEAR_OPERATIONS
@@ -306,7 +292,8 @@ def _is_linear_activation(operation: Any) -> bool:
     return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
 
 
-def _rearranges(operation: Any) -> bool:
+def rearranges(operation: Any) -> bool:
+    """Whether `operation` leaves its values as they are."""
     if isinstance(operation, keras.layers.Layer):
         return isinstance(operation, REARRANGING) or _is_linear_activation(operation)
     return type(operation).__name__ in REARRANGING_OPERATIONS
@@ -314,8 +301,8 @@ def _rearranges(operation: Any) -> bool:
 
 def _is_between(operation: Any) -> bool:
     if isinstance(operation, keras.layers.Layer):
-        return isinstance(operation, BETWEEN) or _rearranges(operation)
-    return type(operation).__name__ in BETWEEN_OPERATIONS or _rearranges(operation)
+        return isinstance(operation, BETWEEN) or rearranges(operation)
+    return type(operation).__name__ in BETWEEN_OPERATIONS or rearranges(operation)
 
 
 def _check_nothing_hidden(model: keras.Model, name: str, where: Where) -> None:

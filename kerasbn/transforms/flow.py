@@ -1,7 +1,7 @@
 """Where values flow in a model: each call of each operation with those that use its result, through nested models."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -73,3 +73,18 @@ def _flat(structure: Any) -> Iterator[Source]:
     else:
         for item in [structure[key] for key in sorted(structure)] if isinstance(structure, dict) else structure:
             yield from _flat(item)
+
+
+def followers(call: Call, passes: Callable[[Any], bool]) -> list[Call]:
+    """The first calls that the result of `call` comes to besides operations that it `passes`."""
+    found, seen, todo = [], set(), list(call.users)
+    while todo:
+        user = todo.pop(0)
+        if id(user) in seen:
+            continue
+        seen.add(id(user))
+        if passes(user.operation):
+            todo += user.users
+        else:
+            found.append(user)
+    return found

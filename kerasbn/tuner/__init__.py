@@ -13,6 +13,7 @@ except ImportError as error:
     ) from error
 
 from kerasbn.tuner.higher_learning_rate import HigherLearningRate
+from kerasbn.tuner.largest_stable import LargestStable, StableRates, largest_stable_learning_rate
 from kerasbn.tuner.objectives import AreaUnderCurve, FinalValue, StepsToTarget
 from kerasbn.tuner.stop_on_divergence import StopOnDivergence
 from kerasbn.tuner.tuners import BayesianOptimization, DivergenceAware, GridSearch, Hyperband, RandomSearch
@@ -25,7 +26,10 @@ __all__ = [
     "GridSearch",
     "HigherLearningRate",
     "Hyperband",
+    "LargestStable",
     "RandomSearch",
+    "StableRates",
     "StepsToTarget",
     "StopOnDivergence",
+    "largest_stable_learning_rate",
 ]

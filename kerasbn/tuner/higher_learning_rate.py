@@ -10,10 +10,16 @@ from kerasbn.arguments import count, positive
 from kerasbn.callbacks import DropoutRemoval, LearningRateAcceleration
 from kerasbn.dropout import dropout_rates
 from kerasbn.layers.arguments import number, one_of
-from kerasbn.transforms import batch_normalize, scale_weight_decay
+from kerasbn.transforms import batch_normalize, replace_activations, scale_initialization, scale_weight_decay
 from kerasbn.transforms.batch_normalization import Where
+from kerasbn.transforms.clone import clone
+from kerasbn.transforms.rebuild import rebuild
+from kerasbn.transforms.serialized import edited
 
 ARMS = ("plain", "normalized")
+AS_IS = "as_is"
+#: What saturates, what does not, and what lies between.
+ACTIVATIONS = ("elu", "gelu", "leaky_relu", "relu", "selu", "sigmoid", "silu", "softplus", "tanh")
 
 
 class HigherLearningRate(keras_tuner.HyperModel):
@@ -21,8 +27,8 @@ class HigherLearningRate(keras_tuner.HyperModel):
 
         learning rate = kerasbn/learning_rate_factor * your rate
 
-    Searched are these hyperparameters, beside those of your own `build`; each argument lists the values of one, and a
-    single value fixes it:
+    Searched are these hyperparameters, beside those of your own `build`; each argument lists the values of one, a
+    single value fixes it, and an empty sequence leaves it out:
 
     ===============================  ==============================================================================
     ``kerasbn/arm``                  ``"plain"``, as it is; ``"normalized"``, by `kerasbn.batch_normalize`
@@ -31,6 +37,10 @@ class HigherLearningRate(keras_tuner.HyperModel):
     ``kerasbn/warmup_steps``         over so many steps the factor rises from 1
     ``kerasbn/dropout``              the rate that dropout is lowered to: 1 keeps it, 0 removes it; if there is some
     ``kerasbn/weight_decay_factor``  what weight decay, as penalty or in the optimizer, is multiplied by
+    ``kerasbn/initialization_scale`` what the initial kernels are multiplied by
+    ``kerasbn/activation``           the hidden nonlinearity, ``"as_is"`` for yours
+    ``kerasbn/batch_size``           for arrays: that of `fit`
+    ``kerasbn/momentum``             of the optimizer, `SGD` or `RMSprop`
     ===============================  ==============================================================================
 
     It works with every tuner; those of `kerasbn.tuner` make a result of the trials that diverge.
@@ -44,6 +54,10 @@ class HigherLearningRate(keras_tuner.HyperModel):
         warmup_steps: Integers, not negative.
         dropout: Floats in [0, 1].
         weight_decay_factors: Floats, not negative.
+        initialization_scales: Floats above 0; see `kerasbn.transforms.scale_initialization`.
+        activations: Names such as ``("as_is", "sigmoid")``; see `kerasbn.transforms.replace_activations`.
+        batch_sizes: Integers above 0. An epoch has more steps with smaller ones, unless `steps_per_epoch` is given.
+        momenta: Floats in [0, 1).
         where: Where `BatchNorm` goes; see `kerasbn.batch_normalize`.
         **layer_arguments: Those of `BatchNorm`, such as ``momentum=0.9``.
 
@@ -78,13 +92,17 @@ class HigherLearningRate(keras_tuner.HyperModel):
         warmup_steps: Sequence[int] = (0,),
         dropout: Sequence[float] = (1.0, 0.1, 0.0),
         weight_decay_factors: Sequence[float] = (1.0, 1 / 5),
+        initialization_scales: Sequence[float] = (),
+        activations: Sequence[str] = (),
+        batch_sizes: Sequence[int] = (),
+        momenta: Sequence[float] = (),
         where: Where = "pre_activation",
         **layer_arguments: Any,
     ) -> None:
         """Checks and remembers the arguments; see the class."""
         super().__init__()
         self.source, self.where, self.layer_arguments = build, where, layer_arguments
-        self.arms = [one_of("arms", arm, ARMS) for arm in _some("arms", arms)]
+        self.arms = [one_of("arms", arm, ARMS) for arm in _some("arms", arms, lowest=1)]
         self.learning_rate_factors = [
             positive("learning_rate_factors", factor)
             for factor in _some("learning_rate_factors", learning_rate_factors)
@@ -100,6 +118,14 @@ class HigherLearningRate(keras_tuner.HyperModel):
         self.weight_decay_factors = [
             number("weight_decay_factors", each, 0) for each in _some("weight_decay_factors", weight_decay_factors)
         ]
+        self.initialization_scales = [
+            positive("initialization_scales", each) for each in _some("initialization_scales", initialization_scales)
+        ]
+        self.activations = [
+            one_of("activations", each, (AS_IS, *ACTIVATIONS)) for each in _some("activations", activations)
+        ]
+        self.batch_sizes = [count("batch_sizes", each, 1) for each in _some("batch_sizes", batch_sizes)]
+        self.momenta = [number("momenta", each, 0, 1) for each in _some("momenta", momenta)]
 
     def build(self, hp: Any) -> keras.Model:
         """The model of a trial, compiled with your own rate: it is raised during `fit`."""
@@ -115,9 +141,19 @@ class HigherLearningRate(keras_tuner.HyperModel):
         _one(hp, "warmup_steps", self.warmup_steps)
         if dropout_rates(model):
             _one(hp, "dropout", self.dropout)
+        _one(hp, "batch_size", self.batch_sizes)
         decay = _one(hp, "weight_decay_factor", self.weight_decay_factors)
-        if given or decay != 1:  # A model that is given is never trained itself, only copies.
-            model = scale_weight_decay(model, decay)
+        if given or decay not in (1, None):  # A model that is given is never trained itself, only copies.
+            model = scale_weight_decay(model, 1 if decay is None else decay)
+        scale = _one(hp, "initialization_scale", self.initialization_scales)
+        if scale not in (1, None):
+            model = scale_initialization(model, scale)
+        activation = _one(hp, "activation", self.activations)
+        if activation not in (AS_IS, None):
+            model = replace_activations(model, activation)
+        momentum = _one(hp, "momentum", self.momenta)
+        if momentum is not None:
+            model = _with_momentum(model, momentum)
         if _one(hp, "arm", self.arms) == "normalized":
             model = batch_normalize(model, self.where, **self.layer_arguments)
         return model
@@ -126,12 +162,15 @@ class HigherLearningRate(keras_tuner.HyperModel):
         """Trains `model` with the raised rate and the dropout of the trial."""
         acceleration = LearningRateAcceleration(
             self._learning_rate_factor(hp),
-            _one(hp, "decay_speedup", self.decay_speedups),
-            warmup_steps=_one(hp, "warmup_steps", self.warmup_steps),
+            _one(hp, "decay_speedup", self.decay_speedups) or 1.0,
+            warmup_steps=_one(hp, "warmup_steps", self.warmup_steps) or 0,
         )
         callbacks = [*(kwargs.pop("callbacks", None) or []), acceleration]
-        if dropout_rates(model):
-            callbacks.append(DropoutRemoval(to=_one(hp, "dropout", self.dropout)))
+        dropout = _one(hp, "dropout", self.dropout) if dropout_rates(model) else None
+        if dropout is not None:
+            callbacks.append(DropoutRemoval(to=dropout))
+        if self.batch_sizes:
+            kwargs["batch_size"] = _one(hp, "batch_size", self.batch_sizes)
         return model.fit(*args, callbacks=callbacks, **kwargs)
 
     def _learning_rate_factor(self, hp: Any) -> float:
@@ -141,8 +180,31 @@ class HigherLearningRate(keras_tuner.HyperModel):
         return hp.Float(name, low, high, sampling="log", default=min(max(low, 1.0), high))
 
 
-def _some(name: str, values: Any) -> list[Any]:
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+def _with_momentum(model: keras.Model, momentum: float) -> keras.Model:
+    """A copy of `model` whose optimizer has `momentum`.
+
+    Raises:
+        ValueError: If it has none that could be changed, like Adam.
+    """
+    found = []
+
+    def edit(class_name: str, config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        if path[:1] != ("optimizer",) or "momentum" not in config:
+            return config
+        found.append(path)
+        return config | {"momentum": momentum}
+
+    new = rebuild(model, lambda operation, where: [clone(operation)], lambda settings: edited(settings, edit)).model
+    if not found:
+        raise ValueError(
+            "Argument `momenta` needs an optimizer with an argument `momentum`, SGD or RMSprop. Received: "
+            f"{type(model.optimizer).__name__}. Leave `momenta` out, or compile with keras.optimizers.SGD."
+        )
+    return new
+
+
+def _some(name: str, values: Any, lowest: int = 0) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) < lowest:
         raise ValueError(
             f"Argument `{name}` must be a sequence of the values that are searched. Received: {name}={values!r}. "
             "A single value in brackets fixes it."
@@ -151,6 +213,8 @@ def _some(name: str, values: Any) -> list[Any]:
 
 
 def _one(hp: Any, name: str, values: list[Any]) -> Any:
-    """The value of the trial."""
+    """The value of the trial, `None` if it is left out."""
     name = f"kerasbn/{name}"
+    if not values:
+        return None
     return hp.Choice(name, values) if len(values) > 1 else hp.Fixed(name, values[0])

@@ -37,7 +37,8 @@ class DivergenceAware:
 
     An objective of `kerasbn.tuner` is measured on the curve; any other, a name or a `keras_tuner.Objective`, is the
     best epoch's, as in Keras Tuner. What `HyperModel.fit` returns without `History` counts as diverged after 0 steps if
-    it is not finite.
+    it is not finite. A `FloatingPointError` is a divergence of the trial, whose other executions are not made:
+    `kerasbn.callbacks.LearningRateAcceleration` raises it if lowering the rate did not help.
 
     Any other error in building or training ends the search at once, with its trace: the trial is run again when the
     search is resumed. Left to Keras Tuner, as a failure of the one trial, are `keras_tuner.errors.FailedTrialError`,
@@ -88,7 +89,7 @@ class DivergenceAware:
         **kwargs: Any,
     ) -> None:
         """Makes the tuner; see the class."""
-        self._stop = StopOnDivergence(explosion, normal_loss)
+        self._stop = _Watch(explosion, normal_loss)
         super().__init__(*args, **kwargs)
         self.worst = _worst(self.oracle.objective, worst)
 
@@ -103,7 +104,10 @@ class DivergenceAware:
             return {name: metrics.get_last_value(name) for name in metrics.metrics}
         kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), self._stop]
         try:
-            results = super().run_trial(trial, *args, **kwargs)  # type: ignore[misc]
+            try:
+                results = super().run_trial(trial, *args, **kwargs)  # type: ignore[misc]
+            except FloatingPointError:  # as of a `LearningRateAcceleration` that lowered the rate in vain
+                results = {"steps": self._stop.steps, "diverged": 1.0}
             return self._judged(trial, results if isinstance(results, list) else [results])
         except (keras_tuner.errors.FatalError, keras_tuner.errors.FailedTrialError, tf.errors.ResourceExhaustedError):
             raise
@@ -146,6 +150,13 @@ class DivergenceAware:
             metrics[f"{objective.name}_spread"] = statistics.stdev(scores) if len(scores) > 1 else 0.0
         _write(Path(self.get_trial_dir(trial.trial_id), EXECUTIONS), curves)  # type: ignore[attr-defined]
         return metrics
+
+
+class _Watch(StopOnDivergence):
+    """One for all executions, each of which Keras Tuner would give a copy: what it saw is read afterwards."""
+
+    def __deepcopy__(self, memo: Any) -> "_Watch":
+        return self
 
 
 class RandomSearch(DivergenceAware, keras_tuner.RandomSearch):

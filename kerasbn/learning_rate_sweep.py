@@ -1,0 +1,104 @@
+"""Training for some steps at given learning rates, and undoing it."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasbn.divergence import loss_in
+from kerasbn.optimizers import schedule_of, stepping
+from kerasbn.snapshot import RandomState, Snapshot, training_state
+
+
+class Sweep(keras.callbacks.Callback):
+    """Sets the rate before each call of the training step, notes the loss, and knows how to undo it all."""
+
+    def __init__(self, rates: np.ndarray, explosion: float) -> None:
+        """One rate after the other. A loss that exceeds the first by more than `explosion` times its size ends it."""
+        super().__init__()
+        self._rates, self._explosion = rates, explosion
+        self.losses: list[float] = []
+        self.diverged = False
+        self._undo = ExitStack()
+
+    def run(self, model: keras.Model, data: Callable[[], Any]) -> None:
+        """Trains `model` until all rates are tried or the loss diverges, and undoes it."""
+        random_state, history = RandomState(), getattr(model, "history", None)
+        with self._undo:
+            self._undo.callback(random_state.restore)
+            if not model.built:
+                model.evaluate(data(), steps=1, verbose=0)
+            self._undo.callback(setattr, model, "history", history)
+            # An epoch has a step at least, and the sweep ends the training. There is one step more than rates, whose
+            # loss shows what the last rate has done.
+            epochs = (len(self._rates) + 1) * _executions(model)
+            model.fit(data(), epochs=epochs, callbacks=[self], shuffle=False, verbose=0)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Remembers the state and makes the rate one that can be set."""
+        model, optimizers = self.model, stepping(self.model.optimizer)
+        state = [*training_state(model), *model.metrics_variables]
+        numbers = [o.learning_rate for o in optimizers if isinstance(o.learning_rate, keras.Variable)]
+        self._undo.callback(Snapshot([*state, *numbers], model.distribute_strategy).restore)
+        self._executions, self._calls = _executions(model), 0
+        schedules = [(o, schedule_of(o)) for o in optimizers]
+        self._set = [partial(setattr, o, "learning_rate") for o, schedule in schedules if schedule is None]
+        if any(schedule for _, schedule in schedules):
+            with model.distribute_strategy.scope():
+                held = keras.Variable(0.0, trainable=False, aggregation="only_first_replica")
+            self._undo.callback(setattr, model, "train_function", model.train_function)
+            for optimizer, schedule in schedules:
+                if schedule is not None:
+                    self._undo.callback(setattr, optimizer, "learning_rate", schedule)
+                    optimizer.learning_rate = _Held(held)
+            model.make_train_function(force=True)
+            self._set.append(held.assign)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Sets the next rate, if the last one has been in force long enough."""
+        if self._calls % self._executions == 0:
+            self.model.reset_metrics()
+            for set_rate in self._set:
+                set_rate(float(self._rates[min(len(self.losses), len(self._rates) - 1)]))
+        self._calls += 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Notes the loss, and ends the sweep if it is the last one."""
+        loss = loss_in(logs)
+        first = self.losses[0] if self.losses else loss
+        self.diverged = not loss - first <= self._explosion * abs(first)  # So written, NaN has diverged.
+        if not self.diverged and self._calls % self._executions == 0:
+            self.losses.append(loss)
+        self.model.stop_training = self.diverged or len(self.losses) > len(self._rates)
+
+
+class _Held(keras.optimizers.schedules.LearningRateSchedule):
+    """The value of a variable, in place of a schedule, which cannot be set."""
+
+    def __init__(self, rate: keras.Variable) -> None:
+        self.rate = rate
+
+    def __call__(self, step: Any) -> Any:
+        return keras.ops.convert_to_tensor(self.rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": float(self.rate)}
+
+
+def batches(data: tuple, batch_size: int, seed: int) -> Iterator[tuple]:
+    """Batches without end and all of one size, drawn at random from arrays, which are not copied."""
+    order = np.random.default_rng(seed).permutation(len(keras.tree.flatten(data)[0]))
+    for first in itertools.count(0, batch_size):
+        rows = order[np.arange(first, first + batch_size) % len(order)]
+        yield keras.tree.map_structure(lambda array, rows=rows: np.asarray(array)[rows], data)
+
+
+def _executions(model: keras.Model) -> int:
+    """How many calls of the training step it takes until a rate has had an effect."""
+    batches = max(part.gradient_accumulation_steps or 1 for part in stepping(model.optimizer))
+    return math.ceil(batches / model.steps_per_execution)
