@@ -18,9 +18,14 @@ class Images:
     y_test: np.ndarray
 
 
-def load(name: str, data_dir: Path | None = None, download: bool = False) -> Images:
-    """Loads `"digits"` or `"cifar10"`."""
-    return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download)
+def load(
+    name: str, data_dir: Path | None = None, download: bool = False, command: str = "examples.accelerate"
+) -> Images:
+    """Loads `"digits"`, or a data set of images in ten classes that TensorFlow Datasets knows by `name`.
+
+    `command` is the one that downloads it, which the error names if it is missing.
+    """
+    return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download, command)
 
 
 def _load_digits() -> Images:
@@ -36,7 +41,7 @@ def _load_digits() -> Images:
     return Images(x_train, y_train, x_test, y_test)
 
 
-def _load_tfds(name: str, data_dir: Path | None, download: bool) -> Images:
+def _load_tfds(name: str, data_dir: Path | None, download: bool, command: str) -> Images:
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
@@ -46,7 +51,7 @@ def _load_tfds(name: str, data_dir: Path | None, download: bool) -> Images:
         place = f" --data-dir {data_dir}" if data_dir else ""
         raise DatasetMissing(
             f"Data set {name!r} is not in {builder.data_path.parent}. Get it with "
-            f"`python -m examples.accelerate --dataset {name}{place} --download`, "
+            f"`python -m {command} --dataset {name}{place} --download`, "
             "or name the folder that has it with `--data-dir`."
         )
     (x, y), (x_test, y_test) = (

@@ -96,7 +96,7 @@ def largest_stable_learning_rate(
     over: Mapping[str, Sequence[Any]] | None = None,
     arms: Sequence[str] = ARMS,
     seeds: int = 3,
-    steps: int = 100,
+    steps: int = 300,
     start: float | None = None,
     lowest: float = 1e-6,
     highest: float = 1e3,
@@ -132,7 +132,8 @@ def largest_stable_learning_rate(
             combinations are tried.
         arms: One or both of `"plain"` and `"normalized"`.
         seeds: Integer above 0, how many initializations.
-        steps: Integer, not below 4, of each training.
+        steps: Integer, not below 4, of each training: enough for the network to learn something. One whose initial loss
+            is worse than that of a guess gains by dying, too, if less.
         start: Positive float, the rate tried first; `None` for that of the optimizer.
         lowest: Positive float: no lower rate is tried.
         highest: Positive float: no higher rate is tried.
@@ -201,7 +202,7 @@ def largest_stable_learning_rate(
                 model = plain if arm == "plain" else batch_normalize(plain, where, **layer_arguments)
                 tell = partial(on_trial, setting, arm, seed) if on_trial else None
                 trials = _Trials(model, feed, steps, explosion, keep, tell)
-                first = float(plain.optimizer.learning_rate) if start is None else start
+                first = float(str(np.float32(plain.optimizer.learning_rate))) if start is None else start
                 first = min(max(first, lowest), highest)
                 rates[arm].append(_largest(trials.stable, first, lowest, highest, tolerance))
         found.append(StableRates(setting, rates))

@@ -1,0 +1,105 @@
+"""`python -m tuning.report RESULTS`: tables and pictures of a study, without training anything."""
+
+import argparse
+import csv
+import io
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.report import write_whole
+from examples.mnist_sigmoid.__main__ import positive
+from tuning import figures, summary
+from tuning.page import page
+from tuning.results import ResultsMissing, Study, read
+
+TITLE = "Batch normalization and the learning rate: {dataset}"
+PICTURES = {
+    "rates": ("Learning rates", "Accuracy and steps to the target against the learning rate, for both arms"),
+    "curves": ("The best trial of each arm", "Accuracy against training steps for the best trial of each arm"),
+    "parallel": ("All trials", "Parallel coordinates: each trial from its hyperparameters to its accuracy"),
+}
+
+
+def write(study: Study, folder: Path, target: float | None = None) -> Path:
+    """Writes pictures, CSV and the page, each whole or not at all.
+
+    Args:
+        study: The study; with one trial at least.
+        folder: Where they go.
+        target: Accuracy that steps are counted to; `None` for the best of the plain networks.
+
+    Returns:
+        The path of the page.
+    """
+    target = summary.target(study) if target is None else target
+    drawn = {
+        "rates": figures.rates(study, target),
+        "curves": figures.curves(study),
+        "parallel": figures.parallel(study),
+    }
+    for name, png in drawn.items():
+        write_whole(folder / f"{name}.png", png)
+    rows = summary.rows(study, target)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder / "trials.csv", text.getvalue().encode())
+    content = page(
+        TITLE.format(**study.settings),
+        summary.conclusion(study),
+        [(*PICTURES[name], png) for name, png in drawn.items()],
+        summary.table(study, target),
+        study.settings | study.machine,
+    )
+    write_whole(folder / "report.html", content.encode())
+    return folder / "report.html"
+
+
+def table(study: Study, target: float | None = None) -> str:
+    """The trials as a table for the terminal."""
+    lines = summary.table(study, summary.target(study) if target is None else target)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]
+    return "\n".join([aligned[0], "  ".join("-" * width for width in widths), *aligned[1:]])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning.report",
+        description="Prints the trials of a study and writes pictures, trials.csv and a page that needs no network.",
+        epilog="Example: python -m tuning.report tuning/results/cifar10 --out report",
+    )
+    parser.add_argument("results", type=Path, help="folder of a study, or its results.json")
+    parser.add_argument("--out", type=Path, help="where files go (default: `report` beside results.json)")
+    parser.add_argument(
+        "--target", type=positive(float), help="accuracy to count steps to (default: the best of the plain networks)"
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write the trials for TensorBoard's HParams, too"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        study = read(options.results)
+    except ResultsMissing as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not study.trials:
+        print(f"The study in {options.results} has no trial that ended yet.", file=sys.stderr)
+        return 2
+    beside = options.results if options.results.is_dir() else options.results.parent
+    written = write(study, options.out or beside / "report", options.target)
+    print(f"{table(study, options.target)}\n\n{summary.conclusion(study)}\n\nReport: {written}")
+    if options.tensorboard:
+        from tuning import hparams
+
+        hparams.write(study, options.tensorboard)
+        print(f"For TensorBoard: tensorboard --logdir {options.tensorboard}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

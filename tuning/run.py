@@ -1,0 +1,168 @@
+"""The parts of a study in their order: settings, data, trials, largest stable rates, report."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from examples.mnist_sigmoid.data import DatasetMissing
+from tuning import report, results, summary
+from tuning.cluster import Cluster, WorkerLost, finished
+from tuning.recovery import mend
+from tuning.results import ARMS, Trial
+from tuning.search import PROJECT, oracle, search, stable_rates
+from tuning.settings import CannotRun, Settings, begin
+from tuning.space import DATASETS, Data, data
+
+
+def main(options: argparse.Namespace) -> int:
+    """Runs the study that `options` ask for. The exit code is 2 for what cannot be run, 130 for an interrupt."""
+    out = options.out or Path("runs/tuning") / options.dataset
+    try:
+        asked = settings(options)
+        if options.chief or options.worker_id:
+            return member(options, out, asked)
+        images = data(options.dataset, options.data_dir, options.download)
+        _begin(out, asked, options.resume)
+        print(f"{described(asked)}\nFolder: {out}", flush=True)
+        if options.workers > 1:
+            _search_together(out, asked, options)
+        else:
+            _search(out, asked, images)
+        stable = _stable(out, asked, images) if asked.stable_steps else None
+    except (CannotRun, DatasetMissing) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except WorkerLost as error:
+        print(f"{error}\nFinished trials are kept: the same command with --resume goes on.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished trials are kept: the same command with --resume goes on.", file=sys.stderr)
+        return 130
+    study = results.collect(out, asked.content(), stable)
+    results.write(study, out / results.FILE)
+    page = report.write(study, out / "report")
+    print(f"\n{report.table(study)}\n\n{summary.conclusion(study)}\n\nResults: {out / results.FILE}\nReport: {page}")
+    return 0
+
+
+def settings(options: argparse.Namespace) -> Settings:
+    """The settings of the study.
+
+    Raises:
+        CannotRun: If an option is out of its range.
+    """
+    steps, measurements, _, _ = DATASETS[options.dataset]
+    steps = options.steps or steps
+    measurements = min(measurements, steps)
+    if options.factors[0] >= options.factors[1]:
+        raise CannotRun(f"--factors must be the smallest and the largest one. Received: {options.factors}.")
+    if options.stable_steps and options.stable_steps < 4:
+        raise CannotRun(f"--stable-steps must be 0 or at least 4. Received: {options.stable_steps}.")
+    return Settings(
+        dataset=options.dataset,
+        trials=options.trials,
+        seeds=options.seeds,
+        steps=steps // measurements * measurements,
+        measurements=measurements,
+        learning_rate=options.learning_rate,
+        factors=tuple(options.factors),
+        oracle=options.oracle,
+        objective=options.objective,
+        target=options.target,
+        vary=tuple(sorted(options.vary)),
+        stable_steps=options.stable_steps,
+    )
+
+
+def member(options: argparse.Namespace, out: Path, asked: Settings) -> int:
+    """One process of several: the chief, who hands out the trials, or a worker."""
+    host, colon, port = (options.chief or "").rpartition(":")
+    if not (colon and host and port.isdigit() and options.worker_id):
+        raise CannotRun(
+            f"--chief HOST:PORT and --worker-id go together. Received: --chief {options.chief} --worker-id "
+            f"{options.worker_id}. `python -m tuning.study --help` has an example."
+        )
+    images = data(options.dataset, options.data_dir, options.download)
+    if options.worker_id == "chief":
+        _begin(out, asked, options.resume)
+    os.environ |= {
+        "KERASTUNER_TUNER_ID": options.worker_id,
+        "KERASTUNER_ORACLE_IP": host,
+        "KERASTUNER_ORACLE_PORT": port,
+    }
+    search(out, asked, images, on_trial=lambda name: print(_line(out, name, asked), flush=True))
+    return 0
+
+
+def described(asked: Settings) -> str:
+    """The study in a sentence."""
+    low, high = (asked.learning_rate * factor for factor in asked.factors)
+    also = f", and {', '.join(asked.vary)}" if asked.vary else ""
+    return (
+        f"{asked.trials} trials of {asked.seeds} trainings of {asked.steps} steps on {asked.dataset}: "
+        f"{' and '.join(ARMS)}, learning rates from {low:g} to {high:g}{also}."
+    )
+
+
+def _begin(out: Path, asked: Settings, resume: bool) -> None:
+    begin(out, asked, resume)
+    for line in mend(out / PROJECT, oracle(out, asked), out / "set_aside"):
+        print(line, file=sys.stderr)
+
+
+def _search(out: Path, asked: Settings, images: Data) -> None:
+    each = asked.seeds * asked.steps
+    done = len(finished(out)) * each
+    with tqdm(desc="trials", total=asked.trials * each, initial=done, unit="step", ascii=True) as bar:
+        search(out, asked, images, bar, lambda name: bar.write(_line(out, name, asked)))
+
+
+def _search_together(out: Path, asked: Settings, options: argparse.Namespace) -> None:
+    """The same by several processes."""
+    command = [f"--out={out}", f"--dataset={asked.dataset}", f"--trials={asked.trials}", f"--seeds={asked.seeds}"]
+    command += [f"--steps={asked.steps}", f"--oracle={asked.oracle}", f"--objective={asked.objective}"]
+    command += [f"--target={asked.target}", f"--learning-rate={asked.learning_rate}"]
+    command += ["--factors", *map(str, asked.factors), f"--stable-steps={asked.stable_steps}"]
+    command += ["--vary", *asked.vary] if asked.vary else []
+    command += [f"--data-dir={options.data_dir}"] if options.data_dir else []
+    done = finished(out)
+    with (
+        tqdm(desc="trials", total=asked.trials, initial=len(done), unit="trial", ascii=True) as bar,
+        Cluster(out, command, options.workers, options.restarts) as cluster,
+    ):
+        processes = ", ".join(f"{name} {process.pid}" for name, process in cluster.processes.items())
+        bar.write(f"Processes: {processes}. What they print is in {out / 'logs'}.")
+
+        def show() -> None:
+            for name in finished(out):
+                if name not in done:
+                    done.append(name)
+                    bar.write(_line(out, name, asked))
+                    bar.update()
+
+        cluster.wait(options.timeout or float("inf"), show)
+
+
+def _line(out: Path, name: str, asked: Settings) -> str:
+    """One line about a trial that has ended."""
+    trial: Trial = results.read_trial(out / PROJECT / f"trial_{name}")
+    rate = asked.learning_rate * trial.values["kerasbn/learning_rate_factor"]
+    if trial.diverged:
+        result = f"diverged in {len(trial.diverged)} of {len(trial.executions)}, first at step {min(trial.diverged)}"
+    else:
+        result = f"accuracy {trial.accuracy:.2%} ± {trial.spread:.2%}"
+    return f"trial {trial.name}  {trial.arm:<10}  rate {rate:<8.3g}  {result}"
+
+
+def _stable(out: Path, asked: Settings, images: Data) -> dict[str, list[float | None]]:
+    with tqdm(desc="largest stable rate", unit="training", ascii=True) as bar:
+
+        def show(setting: Any, arm: str, seed: int, rate: float, stable: bool) -> None:
+            bar.update()
+            bar.set_postfix_str(f"{arm}, seed {seed}: {rate:.3g} is {'' if stable else 'not '}stable")
+
+        return stable_rates(out, asked, images, show)

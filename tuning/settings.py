@@ -1,0 +1,89 @@
+"""What a study is: every choice that its results depend on."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import write_whole
+from kerasbn.tuner import AreaUnderCurve, FinalValue, StepsToTarget
+from tuning.results import METRIC
+
+FILE = "study.json"
+OBJECTIVES = ("final", "area", "steps")
+
+
+class CannotRun(Exception):
+    """What was asked for cannot be run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that the results of a study depend on."""
+
+    dataset: str
+    trials: int
+    seeds: int
+    steps: int  # of each training
+    measurements: int  # of the accuracy in it
+    learning_rate: float  # yours: the factors multiply it
+    factors: tuple[float, float]  # the smallest and the largest
+    oracle: str
+    objective: str
+    target: float  # of the objective "steps"
+    vary: tuple[str, ...]
+    stable_steps: int  # of each training that looks for the largest stable rate; 0 for none
+
+    def content(self) -> dict[str, Any]:
+        """As it is written to files."""
+        return asdict(self)
+
+    def measured(self) -> AreaUnderCurve | FinalValue | StepsToTarget:
+        """The objective."""
+        if self.objective == "steps":
+            return StepsToTarget(self.target, self.steps, METRIC)
+        return AreaUnderCurve(METRIC) if self.objective == "area" else FinalValue(METRIC)
+
+
+def begin(out: Path, asked: Settings, resume: bool) -> None:
+    """Makes `out` the folder of the study `asked`, or goes on with it. More trials may be asked for than before.
+
+    Raises:
+        CannotRun: If there is a study already and `resume` is not set, or if it is another one.
+    """
+    file = out / FILE
+    if not file.exists():
+        if resume:
+            raise CannotRun(f"There is no study in {out} to go on with. Leave out `--resume` to begin one.")
+        if (out / "trials").exists():
+            raise CannotRun(
+                f"{out} has trials but no {FILE} that says what they are of. Nothing was changed. Name another folder "
+                "with `--out`."
+            )
+        _write(file, asked)
+        return
+    try:
+        stored = json.loads(file.read_text())
+        found = Settings(**stored | {name: tuple(stored[name]) for name in ("factors", "vary")})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CannotRun(
+            f"{file} cannot be read ({type(error).__name__}: {error}). Nothing was changed. Put it right, or name "
+            "another folder with `--out`."
+        ) from error
+    if not resume:
+        raise CannotRun(
+            f"There is a study in {out} already. Nothing was changed. Go on with it by `--resume`, or name another "
+            "folder with `--out`."
+        )
+    if replace(found, trials=asked.trials) != asked or asked.trials < found.trials:
+        was, now = found.content(), asked.content()
+        differ = ", ".join(f"{name} {was[name]}, now {now[name]}" for name in was if was[name] != now[name])
+        raise CannotRun(
+            f"The study in {out} has other settings: {differ}. Nothing was changed. Ask for the same settings, or for "
+            "more trials, or name another folder with `--out`."
+        )
+    _write(file, asked)
+
+
+def _write(file: Path, settings: Settings) -> None:
+    write_whole(file, (json.dumps(settings.content(), indent=1) + "\n").encode())
