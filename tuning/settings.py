@@ -36,7 +36,7 @@ class Settings:
 
     def content(self) -> dict[str, Any]:
         """As it is written to files."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def measured(self) -> AreaUnderCurve | FinalValue | StepsToTarget:
         """The objective."""
