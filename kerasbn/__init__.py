@@ -8,7 +8,7 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
     )
 
-from kerasbn import callbacks, data, distribute, schedules, transforms
+from kerasbn import callbacks, data, distribute, monitors, schedules, transforms
 from kerasbn.acceleration import accelerate
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
@@ -26,6 +26,7 @@ __all__ = [
     "data",
     "distribute",
     "find_learning_rate",
+    "monitors",
     "schedules",
     "transforms",
 ]

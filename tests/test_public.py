@@ -24,6 +24,7 @@ def test_public_names():
         "data",
         "distribute",
         "find_learning_rate",
+        "monitors",
         "schedules",
         "transforms",
     ]
@@ -45,6 +46,7 @@ PUBLIC = {
     "accelerated_epochs": (kerasbn.schedules.accelerated_epochs,) * 2,
     "shuffle_within_shards": (kerasbn.data.shuffle_within_shards,) * 2,
     **{name: (getattr(kerasbn.transforms, name),) * 2 for name in kerasbn.transforms.__all__ if name != "Change"},
+    **{name: (getattr(kerasbn.monitors, name),) * 2 for name in kerasbn.monitors.__all__ if name != "Gradients"},
 }
 
 

@@ -1,0 +1,93 @@
+"""When a monitor measures, and where that goes."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasbn.arguments import count
+
+
+class Monitor(keras.callbacks.Callback):
+    """Measures before training, and then at the end of each epoch or every so many steps.
+
+    Subclasses define `measure`, from nothing to numbers by name.
+
+    Args:
+        every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
+        file: Path of a CSV file that gets a line for each measurement, or `None`. It is whole at any time.
+        log_dir: Folder for TensorBoard, or `None`.
+
+    Attributes:
+        history: A list with a dictionary for each measurement: `step`, and the numbers by name.
+    """
+
+    def __init__(self, every: int | None = None, file: Any = None, log_dir: Any = None) -> None:
+        """Checks and remembers the arguments; see the class."""
+        super().__init__()
+        self.every = None if every is None else count("every", every, 1)
+        self.file = None if file is None else Path(file)
+        self.log_dir = log_dir
+        self.history: list[dict[str, float]] = []
+        self._step = self._before_epoch = 0
+        self._writer: Any = None
+
+    def measure(self) -> dict[str, float]:
+        """What is measured of `self.model` now."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Called before the first measurement of a `fit`, when the model is there."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Measures what there is before training."""
+        self.history, self._step, self._before_epoch = [], 0, 0
+        if self.log_dir is not None:
+            self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
+        self.begin()
+        self._measure()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Measures if it is time."""
+        before, self._step = self._step, self._before_epoch + batch + 1
+        if self.every is not None and self._step // self.every > before // self.every:
+            self._measure()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures if it is time, and adds the last measurement to the logs."""
+        self._before_epoch = self._step
+        if self.every is None:
+            self._measure()
+        if logs is not None:
+            logs.update({name: value for name, value in self.history[-1].items() if name != "step"})
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Closes TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _measure(self) -> None:
+        row = {"step": self._step, **self.measure()}
+        self.history.append(row)
+        if self._writer is not None:
+            with self._writer.as_default(step=self._step):
+                for name, value in row.items():
+                    if name != "step":
+                        tf.summary.scalar(name, value)
+                self._writer.flush()
+        if self.file is not None:
+            _write(self.file, self.history)
+
+
+def _write(file: Path, rows: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text.getvalue())
+    os.replace(part, file)
