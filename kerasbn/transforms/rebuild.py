@@ -43,7 +43,8 @@ class Replacement(NamedTuple):
 
 
 #: What a transform is: from an operation (a layer, or one of `keras.ops`) and where it is, to new ones that are called
-#: one after another in its place. An empty sequence removes it, `[clone(operation)]` keeps it.
+#: one after another in its place. An empty sequence removes it, `[clone(operation)]` keeps it. The first is called with
+#: all arguments if it is of the same class, and otherwise, as those after it, with the first one.
 Rewrite = Callable[[Any, str], Sequence[Any]]
 
 
@@ -114,6 +115,8 @@ class _Rebuilder:
 
     def _sequential(self, model: keras.Sequential, prefix: str) -> keras.Sequential:
         layers = [new for layer in model.layers for new in self.chain(layer, prefix + layer.name)]
+        if model.layers and not layers:  # Keras cannot call a Sequential model without any
+            layers.append(keras.layers.Identity())
         first = model.get_config()["layers"][:1]
         if first and first[0]["class_name"] == "InputLayer":  # which is not among `model.layers`
             layers.insert(0, keras.layers.deserialize(first[0]))
@@ -134,8 +137,12 @@ class _Rebuilder:
             operation = graph.operations[name]
             args, kwargs = (revive(arguments[part], tensors.__getitem__) for part in ("args", "kwargs"))
             chain = self.chain(operation, prefix + name)
-            results = chain[0](*args, **kwargs) if chain else args[0]
-            for after in chain[1:]:
+            if chain and type(chain[0]) is type(operation):
+                results = chain[0](*args, **kwargs)
+                chain = chain[1:]
+            else:  # what is of another class may not know the other arguments, such as `training`
+                results = next(iter((*args, *kwargs.values())))
+            for after in chain:
                 results = after(results)
             for output, result in enumerate(keras.tree.flatten(results)):
                 tensors[Source(name, call, output)] = result
@@ -198,14 +205,16 @@ def _carry_over(replacement: Replacement) -> None:
             new.finalize_state()
 
 
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that are attributes of `layer`, or in a list that is one."""
+    values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
+    return [value for value in values if isinstance(value, keras.layers.Layer)]
+
+
 def _freeze_like(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
     """Sets `trainable` on `new` and the layers in it, which Keras's configurations leave out, as it is on `old`."""
     pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     seen: set[int] = set()
-
-    def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-        values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
-        return [value for value in values if isinstance(value, keras.layers.Layer)]
 
     def visit(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
         if id(old) not in seen:
