@@ -61,8 +61,8 @@ def fold(model: keras.Model, *, changes: list[Change] | None = None) -> keras.Mo
     >>> [layer.name for layer in fold(model, changes=changes).layers]
     ['conv', 'relu']
     >>> print(*changes, sep="\n")
-    bn: normalization BatchNormalization -> folded into conv
     conv: use_bias False -> True
+    bn: normalization BatchNormalization -> folded into conv
 
     Reference:
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Alg. 2, lines 8-12.
@@ -83,18 +83,17 @@ class _Plan:
 
     def __init__(self, calls: list[Call]) -> None:
         self.changes: list[Change] = []
-        # By the id of a layer: normalizations that are there, with all that was folded into them; those that are not,
-        # but for their activation; linear layers with other weights; and what became of each normalization.
-        self._normalizations: dict[int, Normalization] = {}
-        self._gone: dict[int, Normalization] = {}
-        self._linear: dict[int, Linear] = {}
-        self._fate: dict[int, str] = {}
         operations = by_operation(calls)
         self._calls = {id(operation): calls_of_it for operation, calls_of_it in operations}
         self._names = {operation.name for operation, _ in operations}
         self._outputs = {id(call.operation) for call in calls[-1].inputs}
         layers = [operation for operation, _ in operations if is_normalization(operation)]
+        # By the id of a layer: normalizations that are there, with all that was folded into them; those that are not,
+        # but for their activation; linear layers with other weights; and what became of each normalization.
         self._normalizations = {id(layer): Normalization(layer) for layer in layers}
+        self._gone: dict[int, Normalization] = {}
+        self._linear: dict[int, Linear] = {}
+        self._fate: dict[int, str] = {}
         self._fold(layers)
         self._say_what_happened(operations)
 
@@ -105,7 +104,8 @@ class _Plan:
             gone = self._gone[id(operation)]
             if gone.has_activation:
                 return [activation_layer(gone.inner, name)]
-            return [keras.layers.Identity(name=name)] if id(operation) in self._outputs else []
+            named = [keras.layers.Identity(name=name, dtype=gone.inner.dtype_policy)]
+            return named if id(operation) in self._outputs else []
         if id(operation) in self._normalizations:
             normalization = self._normalizations[id(operation)]
             if normalization.has_activation:
@@ -151,8 +151,6 @@ class _Plan:
         changed = {}
         for operation, _ in taking:
             state, affine = self._state(operation), self._the_same(reached, operation)
-            if state.inner.compute_dtype != normalization.inner.compute_dtype:
-                raise Refused(f"{operation.name} computes in {state.inner.compute_dtype}")
             changed[id(operation)] = state.after(affine) if to_front else state.before(affine)
         for identity, state in changed.items():
             (self._normalizations if isinstance(state, Normalization) else self._linear)[identity] = state
@@ -170,6 +168,7 @@ class _Plan:
         if source.users != [user]:
             others = [other.where for other in source.users if other is not user]
             raise Refused(f"{operation.name} goes to {(others or [user.where])[0]}, too")
+        _check_precision(operation, user.operation)
         if self._takes(operation):
             return [(source, affine)]
         maps = [affine] if self._passes(operation) else backward(operation, affine)
@@ -188,6 +187,7 @@ class _Plan:
                 raise Refused("an output of the model is behind it")
             if user.inputs != [source]:
                 raise Refused(f"{operation.name} ({type(operation).__name__}) is behind it")
+            _check_precision(operation, source.operation)
             if self._takes(operation):
                 found.append((user, affine))
             else:
@@ -227,6 +227,13 @@ class _Plan:
                     kind = type(hidden).__name__
                     reason = f"kept: the Python code of {type(operation).__name__} says what it computes"
                     self.changes.append(Change(f"{where}/{hidden.name}", "normalization", kind, reason))
+
+
+def _check_precision(operation: Any, neighbour: Any) -> None:
+    """Raises Refused if one of two operations casts what comes from, or goes to, the other."""
+    dtypes = [getattr(inner_layer(one), "compute_dtype", None) for one in (operation, neighbour)]
+    if None not in dtypes and dtypes[0] != dtypes[1]:
+        raise Refused(f"{operation.name} computes in {dtypes[0]}")
 
 
 def _normalizations_in(layer: Any, seen: set[int]) -> Iterator[keras.layers.Layer]:

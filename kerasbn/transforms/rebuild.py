@@ -116,7 +116,7 @@ class _Rebuilder:
     def _sequential(self, model: keras.Sequential, prefix: str) -> keras.Sequential:
         layers = [new for layer in model.layers for new in self.chain(layer, prefix + layer.name)]
         if model.layers and not layers:  # Keras cannot call a Sequential model without any
-            layers.append(keras.layers.Identity())
+            layers.append(keras.layers.Identity(dtype=model.layers[-1].dtype_policy))
         first = model.get_config()["layers"][:1]
         if first and first[0]["class_name"] == "InputLayer":  # which is not among `model.layers`
             layers.insert(0, keras.layers.deserialize(first[0]))
