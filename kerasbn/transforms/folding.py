@@ -104,7 +104,7 @@ class _Plan:
             gone = self._gone[id(operation)]
             if gone.has_activation:
                 return [activation_layer(gone.inner, name)]
-            named = [keras.layers.Identity(name=name, dtype=gone.inner.dtype_policy)]
+            named = [keras.layers.Activation("linear", name=name, dtype=gone.inner.dtype_policy)]
             return named if id(operation) in self._outputs else []
         if id(operation) in self._normalizations:
             normalization = self._normalizations[id(operation)]
@@ -226,7 +226,8 @@ class _Plan:
                 for hidden in _normalizations_in(operation, set()):
                     kind = type(hidden).__name__
                     reason = f"kept: the Python code of {type(operation).__name__} says what it computes"
-                    self.changes.append(Change(f"{where}/{hidden.name}", "normalization", kind, reason))
+                    path = where if hidden is operation else f"{where}/{hidden.name}"
+                    self.changes.append(Change(path, "normalization", kind, reason))
 
 
 def _check_precision(operation: Any, neighbour: Any) -> None:

@@ -205,11 +205,9 @@ class _Einsum(Linear):
         letters, kernel = self._letters(affine, self._input), self.weights["kernel"]
         of_result = "".join(letter for letter in self._result if letter in self._kernel)
         constant = np.einsum(f"{self._kernel},{letters}->{of_result}", kernel, affine.offset.squeeze())
-        # With the axes of the result, from the right.
-        rank = len(self._result)
         shape = [constant.shape[of_result.index(letter)] if letter in of_result else 1 for letter in self._result]
         kernel = np.einsum(f"{self._kernel},{letters}->{self._kernel}", kernel, affine.scale.squeeze())
-        return self._with_bias(kernel, self.bias + constant.reshape(shape[-rank:]))
+        return self._with_bias(kernel, self.bias + constant.reshape(shape))
 
     def _letters(self, affine: AffineMap, axes: str) -> str:
         """The letters of the axes along which `affine` is not the same everywhere."""
@@ -223,6 +221,8 @@ class _Einsum(Linear):
         """With a bias of the rank of the result, or lower: kept from the first axis on along which it differs."""
         sizes = dict(zip(reversed(self._result), reversed(bias.shape), strict=False))
         axes = "".join(a for a in self._result if a in self._bias_axes or sizes.get(a, 1) > 1) or self._result[-1]
+        if self._bias_axes and set(self._bias_axes) != set(axes):
+            raise Refused(f"{self.layer.name} has a bias along {self._bias_axes} only")
         rank = len(self._result) - self._result.index(axes[0])
         new = self._with(kernel=kernel, bias=bias.reshape(bias.shape[bias.ndim - rank :]))
         new._bias_axes = axes if "bias" in new.weights else ""

@@ -63,9 +63,9 @@ def rebuild(
     `model` is left as it is and shares no layer with the new one. Functional and Sequential models are rebuilt with all
     that is nested in them; a layer that is called several times, in whichever of these models, stays one layer. Names,
     classes, dtype policies and `trainable` are kept. Weights and random states are carried over: all of an operation
-    that was replaced by one with as many variables, and otherwise those whose names are still there. A compiled model
-    is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives under the
-    `tf.distribute` strategy of the old one.
+    that was replaced by one of its class with as many variables, and otherwise those whose names are still there. A
+    compiled model is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives
+    under the `tf.distribute` strategy of the old one.
 
     Args:
         model: A functional or Sequential model.
@@ -116,7 +116,7 @@ class _Rebuilder:
     def _sequential(self, model: keras.Sequential, prefix: str) -> keras.Sequential:
         layers = [new for layer in model.layers for new in self.chain(layer, prefix + layer.name)]
         if model.layers and not layers:  # Keras cannot call a Sequential model without any
-            layers.append(keras.layers.Identity(dtype=model.layers[-1].dtype_policy))
+            layers.append(keras.layers.Activation("linear", dtype=model.layers[-1].dtype_policy))
         first = model.get_config()["layers"][:1]
         if first and first[0]["class_name"] == "InputLayer":  # which is not among `model.layers`
             layers.insert(0, keras.layers.deserialize(first[0]))
@@ -189,7 +189,7 @@ def _carry_over(replacement: Replacement) -> None:
                 new.build_from_config(old.get_build_config())
     before = list(old.variables)
     after = [variable for new in replacement.new for variable in new.variables]
-    if len(replacement.new) != 1 or len(before) != len(after):
+    if [type(new) for new in replacement.new] != [type(old)] or len(before) != len(after):
         by_name = {variable.name: variable for variable in before}
         after = [variable for variable in after if variable.name in by_name]
         before = [by_name[variable.name] for variable in after]
