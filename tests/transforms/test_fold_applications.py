@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks.fold import after_training, images_for
 from kerasbn import Affine, fold
-from tests.transforms.trained import trained_on
 
 #: Pixels, normalizations, and how many of them stay: those between a sum, a concatenation or a pooling and a ReLU.
 NETWORKS = {
@@ -21,11 +21,8 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_same_results(name):
     size, count, stay = NETWORKS[name]
-    shape = (size, size, 3)
-    # Values that networks with and without a first layer of their own that scales images make something of.
-    x = np.random.default_rng(0).uniform(0, 2, (4, *shape)).astype("float32")
-    network = getattr(keras.applications, name)
-    model = trained_on(network(weights=None, input_shape=shape, classes=10, classifier_activation=None), x)
+    x = images_for(name, 4, size)
+    model = after_training(name, x)
     changes = []
     new = fold(model, changes=changes)
     fates = [change.new for change in changes if change.what == "normalization"]

@@ -18,20 +18,3 @@ def trained(model: keras.Model, seed: int = 0) -> keras.Model:
         if weight.name not in ("mean", "variance", "count") and "float" in str(weight.dtype):  # of `Normalization`
             weight.assign(value)
     return model
-
-
-def trained_on(model: keras.Model, x: np.ndarray) -> keras.Model:
-    """`model` with random weights, but statistics near those of `x`: so that a deep one still sees a difference."""
-    trained(model)
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momentum = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    model(x, training=True)
-    random = np.random.default_rng(1)
-    for layer, value in zip(layers, momentum, strict=True):
-        layer.momentum = value
-        mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-        layer.moving_mean.assign(mean + 0.3 * random.normal(size=mean.shape) * np.sqrt(variance))
-        layer.moving_variance.assign(variance * random.uniform(0.5, 2, mean.shape))
-    return model
