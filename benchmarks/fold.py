@@ -23,7 +23,7 @@ NETWORKS = {
     "InceptionV3": (299, 2),
 }
 BATCHES = (1, 8)
-REPEATS = 30
+REPEATS = {"graph": 30, "xla": 5}
 QUICK_MODELS = ("MobileNetV2", "ResNet50V2")
 QUICK_MODES = ("graph",)
 QUICK_REPEATS = 5
@@ -93,7 +93,7 @@ def main(arguments=None):
         "fold",
         __doc__,
         quick=f"{', '.join(QUICK_MODELS)}; mode {', '.join(QUICK_MODES)}; {QUICK_REPEATS} rounds; half a minute",
-        repeats=str(REPEATS),
+        repeats=", ".join(f"{count} in mode {mode}" for mode, count in REPEATS.items()),
         example="--models ResNet50V2 --batches 1 --modes graph",
     )
     options.add_choice(parser, "models", NETWORKS)
@@ -107,7 +107,6 @@ def main(arguments=None):
         help=f"images at a time (default: {', '.join(map(str, BATCHES))})",
     )
     chosen = parser.parse_args(arguments)
-    repeats = chosen.repeats or (QUICK_REPEATS if chosen.quick else REPEATS)
     results = []
     for name in chosen.models or (QUICK_MODELS if chosen.quick else NETWORKS):
         model = after_training(name, images_for(name, 4))
@@ -116,6 +115,7 @@ def main(arguments=None):
         affine = sum(isinstance(layer, Affine) for layer in models["folded"].layers)
         for batch in chosen.batches:
             for mode in chosen.modes or (QUICK_MODES if chosen.quick else MODES):
+                repeats = chosen.repeats or (QUICK_REPEATS if chosen.quick else REPEATS[mode])
                 measured = measure(models, images_for(name, batch), mode, repeats)
                 settings = {"model": name, "batch": batch, "mode": mode, "repeats": repeats}
                 results.append({**settings, "normalizations": count, "affine": affine, **measured})
