@@ -1,5 +1,7 @@
 """`fold`: the same results as `predict`, where each normalization goes, and what it says of it."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -691,6 +693,13 @@ def test_names():
     assert (
         isinstance(new.get_layer("bn"), L.Activation) and new.get_layer("logits").activation is keras.activations.linear
     )
+
+
+def test_a_model_that_folds_as_a_whole_is_made_of_layers_of_keras():
+    layers = L.Conv2D(3, 2), BatchNorm(activation="relu"), L.Flatten(), L.Dense(2), BatchNorm()
+    model = trained(keras.Sequential([keras.Input((4, 4, 1)), *layers]))
+    assert "kerasbn" in json.dumps(model.get_config())
+    assert "kerasbn" not in json.dumps(fold(model).get_config())
 
 
 def test_an_output_keeps_its_dtype():
