@@ -222,6 +222,20 @@ def sequential_like(model, linear):
     return new
 
 
+def test_channels_first_at_each_time_step():
+    """The weights are those of the layer by itself."""
+    conv, bn = L.Conv2D(3, 2, data_format="channels_first", name="conv"), BatchNorm(1)
+    alone = trained(keras.Sequential([keras.Input((4, 6, 6)), conv, bn]))
+    each = L.TimeDistributed(L.Conv2D(3, 2, data_format="channels_first"), name="each"), BatchNorm(2, name="bn")
+    model = keras.Sequential([keras.Input((5, 4, 6, 6)), *each])
+    model.set_weights(alone.get_weights())
+    new, fate = fates(model)
+    assert fate == {"bn": "folded into each"}
+    wanted = fold(alone).get_layer("conv").get_weights()
+    for weight, value in zip(new.get_layer("each").get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
 # What may lie between.
 
 
@@ -514,6 +528,15 @@ def test_the_usual_way_to_fine_tune():
     assert_same_results(new, model)
 
 
+def test_what_is_used_as_a_mask_is_no_input():
+    x, sequence = keras.Input((4,)), keras.Input((4, 3))
+    y = BatchNorm(name="other")(sequence, mask=BatchNorm(name="bn")(x))
+    model = trained(keras.Model([x, sequence], L.ReLU()(y)))
+    new, fate = fates(model)
+    assert fate["bn"].endswith("other (BatchNormalization) is behind it")
+    assert_same_results(new, model)
+
+
 def test_masks_go_on():
     words = keras.Input((7,), dtype="int32")
     x = L.Dense(4, name="dense")(L.Embedding(11, 4, mask_zero=True)(words))
@@ -605,6 +628,27 @@ def test_far_from_zero(distance, layers):
     assert_same_results(new, model, x, tolerance=3e-6)
     if layers()[0].name.startswith("dense"):
         assert "so far from 0 that digits would be lost" in fate["bn"]
+
+
+def test_two_in_a_row_of_which_the_first_moves_far_away():
+    """Together they do not: there is nothing to subtract from what comes in."""
+
+    def model(dtype):
+        x = keras.Input((4,), dtype=dtype)
+        far = BatchNorm(name="far", dtype=dtype)(x)
+        back = [BatchNorm(name=name, dtype=dtype)(far) for name in ("back", "too")]
+        return keras.Model(x, L.Concatenate(dtype=dtype)([L.ReLU(dtype=dtype)(y) for y in back]))
+
+    narrow, true = trained(model("float32")), model("float64")
+    narrow.get_layer("far").beta.assign(1e4 * np.ones(4))
+    for name in ("back", "too"):
+        narrow.get_layer(name).moving_mean.assign(1e4 * np.ones(4))
+    true.set_weights(narrow.get_weights())
+    new, fate = fates(narrow)
+    assert fate["far"] == "folded into back, too"
+    assert not new.get_layer("back").center and not new.get_layer("too").center
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    np.testing.assert_allclose(new(x), true(x), rtol=1e-5, atol=1e-5)
 
 
 def test_near_zero_nothing_is_subtracted():
