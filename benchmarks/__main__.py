@@ -18,6 +18,7 @@ RUNS = {
     "memory": ["memory", "--models", "ResNet-20"],
     "compile_time": ["compile_time", "--models", "Inception", "ResNet-20", "MobileNetV2"],
     "sync": ["sync"],
+    "fold": ["fold"],
     "kernels_bfloat16": ["kernels", "--dtype", "bfloat16", *LARGE],
     "kernels_float16": ["kernels", "--dtype", "float16", *LARGE],
     "kernels_channels_first": ["kernels", "--layout", "first", *LARGE],

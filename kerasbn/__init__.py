@@ -10,13 +10,15 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasbn import callbacks, data, distribute, monitors, schedules, transforms
 from kerasbn.acceleration import accelerate
+from kerasbn.layers.affine import Affine
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
 from kerasbn.learning_rate_finder import find_learning_rate
-from kerasbn.transforms import batch_normalize
+from kerasbn.transforms import batch_normalize, fold
 from kerasbn.version import __version__
 
 __all__ = [
+    "Affine",
     "BatchNorm",
     "LocalResponseNormalization",
     "__version__",
@@ -26,6 +28,7 @@ __all__ = [
     "data",
     "distribute",
     "find_learning_rate",
+    "fold",
     "monitors",
     "schedules",
     "transforms",

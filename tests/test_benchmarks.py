@@ -12,6 +12,7 @@ import pytest
 from benchmarks import (
     compile_time,
     floor,
+    fold,
     fresh,
     kernels,
     memory,
@@ -43,6 +44,7 @@ def folder(tmp_path_factory):
     models.main([*MLP, "--out", str(folder / "models.json")])
     compile_time.main([*MLP, "--out", str(folder / "compile_time.json")])
     sync.main(["--replicas", "2", "--shapes", "6x3", "--repeats", "1", "--out", str(folder / "sync.json")])
+    fold.main(["--models", "MobileNetV2", "--batches", "1", *MLP[2:], "--out", str(folder / "fold.json")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh, "call", in_this_process)
         patch.setitem(networks.NETWORKS, "MLP", small)
@@ -198,6 +200,13 @@ def test_sync(folder):
     assert result["traffic"]["keras, TF"]["collectives"] == 0 and result["traffic"]["kerasbn, TF"]["collectives"] == 1
 
 
+def test_fold(folder):
+    (result,) = json.loads((folder / "fold.json").read_text())["results"]
+    assert (result["model"], result["batch"], result["mode"]) == ("MobileNetV2", 1, "graph")
+    assert (result["normalizations"], result["affine"]) == (52, 0)
+    assert min(result["milliseconds"].values()) > 0 and {*result["milliseconds"]} == {"keras", "folded"}
+
+
 def test_cost_of_collectives():
     """Against the formulas by hand: two replicas, and messages so large, or so small, that one term is left."""
     network = sync_cost.Network(latency=1.0, bandwidth=10.0)
@@ -224,6 +233,7 @@ def test_cost_table(capsys):
         (kernels.main, ["--threads", "two"], r"--threads: must be an integer of at least 1, got 'two'"),
         (kernels.main, ["--shapes", "8x3x2"], r"--shapes: must be BATCHxCHANNELS or .*got '8x3x2'"),
         (kernels.main, ["--dtype", "int8"], r"--dtype: invalid choice: 'int8'"),
+        (fold.main, ["--batches", "0"], r"--batches: must be an integer of at least 1, got '0'"),
         (everything.main, ["--only", "speed"], r"--only: invalid choice: 'speed' .*kernels"),
         (plot.main, ["nowhere"], "no JSON file in nowhere"),
         (tables.main, ["nowhere"], "no JSON file in nowhere"),
@@ -244,6 +254,7 @@ def test_wrong_arguments_are_named(main, arguments, message, capsys):
         memory.main,
         sync.main,
         sync_cost.main,
+        fold.main,
         plot.main,
         tables.main,
         everything.main,
@@ -264,8 +275,8 @@ def test_pictures(folder):
 def test_tables(folder):
     tables.main([str(folder)])
     text = (folder / "tables.md").read_text()
-    assert re.findall("^## (.*)$", text, re.M) == ["compile_time", "kernels", "memory", "models", "sync"]
-    assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3
+    assert re.findall("^## (.*)$", text, re.M) == ["compile_time", "fold", "kernels", "memory", "models", "sync"]
+    assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3 and "| MobileNetV2, 1 | graph |" in text
 
 
 def test_everything_at_once(tmp_path, monkeypatch, capfd):

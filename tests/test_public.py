@@ -15,6 +15,7 @@ PACKAGE = Path(kerasbn.__file__).parent
 
 def test_public_names():
     assert kerasbn.__all__ == [
+        "Affine",
         "BatchNorm",
         "LocalResponseNormalization",
         "__version__",
@@ -24,6 +25,7 @@ def test_public_names():
         "data",
         "distribute",
         "find_learning_rate",
+        "fold",
         "monitors",
         "schedules",
         "transforms",
@@ -33,6 +35,7 @@ def test_public_names():
 
 
 PUBLIC = {
+    "Affine": (kerasbn.Affine, kerasbn.Affine.__init__),
     "BatchNorm": (kerasbn.BatchNorm, kerasbn.BatchNorm.__init__),
     "LocalResponseNormalization": (
         kerasbn.LocalResponseNormalization,

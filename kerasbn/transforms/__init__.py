@@ -18,6 +18,7 @@ a: activation relu -> layer a_activation
 
 from kerasbn.transforms.activations import replace_activations
 from kerasbn.transforms.batch_normalization import batch_normalize
+from kerasbn.transforms.folding import fold
 from kerasbn.transforms.initialization import scale_initialization
 from kerasbn.transforms.local_response_normalization import remove_local_response_normalization
 from kerasbn.transforms.photometric_distortions import reduce_photometric_distortions
@@ -27,6 +28,7 @@ from kerasbn.transforms.weight_decay import scale_weight_decay
 __all__ = [
     "Change",
     "batch_normalize",
+    "fold",
     "reduce_photometric_distortions",
     "remove_local_response_normalization",
     "replace_activations",

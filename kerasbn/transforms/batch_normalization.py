@@ -7,8 +7,8 @@ import keras
 
 from kerasbn.layers import arguments
 from kerasbn.layers.batch_norm import BatchNorm
-from kerasbn.transforms.clone import clone
-from kerasbn.transforms.flow import Call, followers, trace
+from kerasbn.transforms.clone import activation_layer, clone, free_name, inner_layer
+from kerasbn.transforms.flow import Call, by_operation, followers, trace
 from kerasbn.transforms.rebuild import Change, hidden_layers, rebuild
 
 PLACES = ("pre_activation", "post_activation")
@@ -170,7 +170,7 @@ class _Plan:
         self._before_activation: dict[int, keras.layers.Layer] = {}
         self._after_activation: dict[int, keras.layers.Layer] = {}
         normalized: dict[int, set[int]] = {}  # by the id of a nonlinearity's call, those linear layers
-        operations = _by_operation(calls)
+        operations = by_operation(calls)
         for layer, calls_of_layer in operations:
             if isinstance(layer, keras.Model):
                 _check_nothing_hidden(layer, calls_of_layer[0].where, where)
@@ -201,7 +201,7 @@ class _Plan:
 
     def _without_activation(self, layer: keras.layers.Layer, where: str) -> list[keras.layers.Layer]:
         """The layer without bias and activation, its normalization, and its activation if it has one."""
-        inner = _inner(layer)
+        inner = inner_layer(layer)
         config = layer.get_config()
         inner_config = config if inner is layer else config["layer"]["config"]
         inner_config.update(use_bias=False, activation="linear")
@@ -209,21 +209,14 @@ class _Plan:
         if inner.use_bias:
             self.changes.append(Change(where, "use_bias", True, False))
         if inner.activation is not keras.activations.linear:
-            chain.append(self._activation(layer, inner))
+            chain.append(activation_layer(inner, self._name(layer, "activation")))
             name = getattr(inner.activation, "__name__", inner.activation)
             self.changes.append(Change(where, "activation", name, f"layer {chain[-1].name}"))
         return chain
 
-    def _activation(self, layer: keras.layers.Layer, inner: keras.layers.Layer) -> keras.layers.Layer:
-        """The activation of a layer as a layer of its own."""
-        name = self._name(layer, "activation")
-        if isinstance(inner.activation, keras.layers.Layer):
-            return clone(inner.activation, inner.activation.get_config() | {"name": name})
-        return keras.layers.Activation(inner.activation, name=name, dtype=inner.dtype_policy)
-
     def _normalization(self, operation: Any, where: str, layer: keras.layers.Layer) -> BatchNorm:
         """A normalization behind `operation` of the channels of `layer`."""
-        inner = _inner(layer)
+        inner = inner_layer(layer)
         axis = -1
         if getattr(inner, "data_format", None) == "channels_first":
             axis = 1 if inner is layer else 2
@@ -233,24 +226,7 @@ class _Plan:
         return new
 
     def _name(self, operation: Any, suffix: str) -> str:
-        name = f"{operation.name}_{suffix}"
-        while name in self._names:
-            name += "_1"
-        return name
-
-
-def _by_operation(calls: list[Call]) -> list[tuple[Any, list[Call]]]:
-    """The operations, each with all its calls."""
-    found: dict[int, tuple[Any, list[Call]]] = {}
-    for call in calls:
-        if call.operation is not None:
-            found.setdefault(id(call.operation), (call.operation, []))[1].append(call)
-    return list(found.values())
-
-
-def _inner(layer: Any) -> Any:
-    """The layer that computes: `layer` itself, or the one that it calls at each time step."""
-    return layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+        return free_name(f"{operation.name}_{suffix}", self._names)
 
 
 def _place(layer: keras.layers.Layer, where: Where) -> str | None:
@@ -263,10 +239,10 @@ def _place(layer: keras.layers.Layer, where: Where) -> str | None:
 
 def _nonlinearities(layer: Any, calls: list[Call]) -> list[Call]:
     """The calls of the nonlinearity of a linear layer, its own or those that follow; none if it is to be left alone."""
-    if not isinstance(_inner(layer), LINEAR) or not layer.trainable:
+    if not isinstance(inner_layer(layer), LINEAR) or not layer.trainable:
         return []
     first = [follower for call in calls for follower in followers(call, _is_between)]
-    if _inner(layer).activation is keras.activations.linear:
+    if inner_layer(layer).activation is keras.activations.linear:
         nonlinearities = [follower for follower in first if is_nonlinear(follower.operation)]
     else:
         nonlinearities = calls
@@ -307,7 +283,7 @@ def _is_between(operation: Any) -> bool:
 
 def _check_nothing_hidden(model: keras.Model, name: str, where: Where) -> None:
     """Raises ValueError if `model`, which is not functional, has layers that should be normalized."""
-    hidden = [layer for layer in hidden_layers(model) if isinstance(_inner(layer), LINEAR) and layer.trainable]
+    hidden = [layer for layer in hidden_layers(model) if isinstance(inner_layer(layer), LINEAR) and layer.trainable]
     if hidden and _place(model, where):
         raise ValueError(
             f"Layer {hidden[0].name!r} of class {type(hidden[0]).__name__} is in {name!r}, a model of class "

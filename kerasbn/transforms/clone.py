@@ -1,7 +1,7 @@
-"""A new layer like a given one: of its class and configuration, with none of its weights."""
+"""New layers like given ones, or like a part of them: of their class and configuration, with none of their weights."""
 
 import types
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import keras
@@ -29,6 +29,25 @@ def clone(operation: Any, config: dict[str, Any] | None = None) -> Any:
         if isinstance(value, types.FunctionType) and argument in original and original[argument] == config[argument]:
             setattr(new, attribute, value)
     return new
+
+
+def activation_layer(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+    """The `activation` of `layer` as a layer of its own."""
+    if isinstance(layer.activation, keras.layers.Layer):
+        return clone(layer.activation, layer.activation.get_config() | {"name": name})
+    return keras.layers.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
+
+
+def inner_layer(layer: Any) -> Any:
+    """The layer that computes: `layer` itself, or the one that it calls at each time step."""
+    return layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or a longer one that is not `taken`."""
+    while name in taken:
+        name += "_1"
+    return name
 
 
 def _unbuilt(config: Any) -> Any:

@@ -1,7 +1,7 @@
 """Where values flow in a model: each call of each operation with those that use its result, through nested models."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,14 +16,18 @@ class Call:
     Attributes:
         operation: What is called; `None` for the end, where the model's outputs go.
         where: The names of the models around it and of the operation.
+        inputs: The calls whose results it takes, in order.
         users: The calls that take its result.
     """
 
-    def __init__(self, operation: Any, where: str) -> None:
+    def __init__(self, operation: Any, where: str, inputs: Sequence["Call"] = ()) -> None:
         """A call that nothing uses yet."""
         self.operation = operation
         self.where = where
+        self.inputs = list(inputs)
         self.users: list[Call] = []
+        for used in self.inputs:
+            used.users.append(self)
 
 
 def trace(model: keras.Model) -> list[Call]:
@@ -31,11 +35,8 @@ def trace(model: keras.Model) -> list[Call]:
     calls: list[Call] = []
 
     def call(operation: Any, where: str, inputs: list[Call]) -> Call:
-        new = Call(operation, where)
-        for used in inputs:
-            used.users.append(new)
-        calls.append(new)
-        return new
+        calls.append(Call(operation, where, inputs))
+        return calls[-1]
 
     def run(model: keras.Model, prefix: str, inputs: Iterable[Call]) -> list[Call]:
         """Where the outputs of `model` come from."""
@@ -64,6 +65,15 @@ def trace(model: keras.Model) -> list[Call]:
     start = Call(None, "input")
     call(None, "output", run(model, "", itertools.repeat(start)))
     return calls
+
+
+def by_operation(calls: Iterable[Call]) -> list[tuple[Any, list[Call]]]:
+    """The operations, each with all its calls."""
+    found: dict[int, tuple[Any, list[Call]]] = {}
+    for call in calls:
+        if call.operation is not None:
+            found.setdefault(id(call.operation), (call.operation, []))[1].append(call)
+    return list(found.values())
 
 
 def _flat(structure: Any) -> Iterator[Source]:

@@ -43,7 +43,8 @@ class Replacement(NamedTuple):
 
 
 #: What a transform is: from an operation (a layer, or one of `keras.ops`) and where it is, to new ones that are called
-#: one after another in its place. An empty sequence removes it, `[clone(operation)]` keeps it.
+#: one after another in its place. An empty sequence removes it, `[clone(operation)]` keeps it. The first is called with
+#: all arguments if it is of the same class, and otherwise, as those after it, with the first one.
 Rewrite = Callable[[Any, str], Sequence[Any]]
 
 
@@ -62,9 +63,9 @@ def rebuild(
     `model` is left as it is and shares no layer with the new one. Functional and Sequential models are rebuilt with all
     that is nested in them; a layer that is called several times, in whichever of these models, stays one layer. Names,
     classes, dtype policies and `trainable` are kept. Weights and random states are carried over: all of an operation
-    that was replaced by one with as many variables, and otherwise those whose names are still there. A compiled model
-    is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives under the
-    `tf.distribute` strategy of the old one.
+    that was replaced by one of its class with as many variables, and otherwise those whose names are still there. A
+    compiled model is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives
+    under the `tf.distribute` strategy of the old one.
 
     Args:
         model: A functional or Sequential model.
@@ -114,6 +115,8 @@ class _Rebuilder:
 
     def _sequential(self, model: keras.Sequential, prefix: str) -> keras.Sequential:
         layers = [new for layer in model.layers for new in self.chain(layer, prefix + layer.name)]
+        if model.layers and not layers:  # Keras cannot call a Sequential model without any
+            layers.append(keras.layers.Activation("linear", dtype=model.layers[-1].dtype_policy))
         first = model.get_config()["layers"][:1]
         if first and first[0]["class_name"] == "InputLayer":  # which is not among `model.layers`
             layers.insert(0, keras.layers.deserialize(first[0]))
@@ -134,8 +137,12 @@ class _Rebuilder:
             operation = graph.operations[name]
             args, kwargs = (revive(arguments[part], tensors.__getitem__) for part in ("args", "kwargs"))
             chain = self.chain(operation, prefix + name)
-            results = chain[0](*args, **kwargs) if chain else args[0]
-            for after in chain[1:]:
+            if chain and type(chain[0]) is type(operation):
+                results = chain[0](*args, **kwargs)
+                chain = chain[1:]
+            else:  # what is of another class may not know the other arguments, such as `training`
+                results = next(iter((*args, *kwargs.values())))
+            for after in chain:
                 results = after(results)
             for output, result in enumerate(keras.tree.flatten(results)):
                 tensors[Source(name, call, output)] = result
@@ -182,7 +189,7 @@ def _carry_over(replacement: Replacement) -> None:
                 new.build_from_config(old.get_build_config())
     before = list(old.variables)
     after = [variable for new in replacement.new for variable in new.variables]
-    if len(replacement.new) != 1 or len(before) != len(after):
+    if [type(new) for new in replacement.new] != [type(old)] or len(before) != len(after):
         by_name = {variable.name: variable for variable in before}
         after = [variable for variable in after if variable.name in by_name]
         before = [by_name[variable.name] for variable in after]
@@ -198,14 +205,16 @@ def _carry_over(replacement: Replacement) -> None:
             new.finalize_state()
 
 
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that are attributes of `layer`, or in a list that is one."""
+    values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
+    return [value for value in values if isinstance(value, keras.layers.Layer)]
+
+
 def _freeze_like(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
     """Sets `trainable` on `new` and the layers in it, which Keras's configurations leave out, as it is on `old`."""
     pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     seen: set[int] = set()
-
-    def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-        values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
-        return [value for value in values if isinstance(value, keras.layers.Layer)]
 
     def visit(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
         if id(old) not in seen:

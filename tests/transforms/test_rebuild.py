@@ -216,6 +216,28 @@ def test_an_operation_of_keras_ops_can_be_replaced():
     np.testing.assert_array_equal(rebuild(model, rewrite).model(x), 1 - x)
 
 
+def test_a_layer_of_another_class_takes_the_first_argument_only():
+    inputs = keras.Input((3,))
+    x = BatchNorm(name="first")(inputs, training=False, mask=None)
+    model = keras.Model(inputs, BatchNorm(name="second")(inputs=x, training=False))
+
+    def rewrite(operation, where):
+        return [L.Rescaling(2.0)] if where == "first" else []
+
+    np.testing.assert_array_equal(rebuild(model, rewrite).model(np.ones((1, 3))), [[2, 2, 2]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_of_a_sequential_model_can_be_removed(dtype):
+    layer = L.Dense(3, dtype=dtype)
+    model = keras.Sequential([keras.Input((3,), dtype=dtype), layer], name="empty")
+    new = rebuild(model, lambda operation, where: []).model
+    x = np.ones((2, 3), dtype)
+    assert_same(new(x), x)
+    assert new(x).dtype == dtype and new.name == "empty"
+    assert keras.Sequential.from_config(new.get_config()).built
+
+
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_subclassed_model_is_refused_by_name(transform):
     for model in (Python(name="mine"), Backbone(4, name="mine")):
