@@ -10,10 +10,12 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasbn import callbacks, data, distribute, monitors, schedules, transforms
 from kerasbn.acceleration import accelerate
+from kerasbn.freezing import freeze, unfreeze
 from kerasbn.layers.affine import Affine
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
 from kerasbn.learning_rate_finder import find_learning_rate
+from kerasbn.population import recalibrate
 from kerasbn.transforms import batch_normalize, fold
 from kerasbn.version import __version__
 
@@ -29,7 +31,10 @@ __all__ = [
     "distribute",
     "find_learning_rate",
     "fold",
+    "freeze",
     "monitors",
+    "recalibrate",
     "schedules",
     "transforms",
+    "unfreeze",
 ]

@@ -10,6 +10,7 @@ from kerasbn.data import shuffle_within_shards
 from kerasbn.dropout import dropout_rates
 from kerasbn.layers.arguments import number
 from kerasbn.optimizers import schedule_of, stepping
+from kerasbn.table import table
 from kerasbn.transforms import (
     Change,
     batch_normalize,
@@ -31,12 +32,7 @@ class Report:
 
     def __str__(self) -> str:
         """A line for each kind of thing that was changed: the change, where, what, the old and the new value."""
-        table = [("change", "where", "what", "old", "new"), *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-        return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+        return table([("change", "where", "what", "old", "new"), *self._rows()])
 
     def __repr__(self) -> str:
         """How much there is of each change."""

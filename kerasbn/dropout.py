@@ -1,11 +1,10 @@
 """Where the dropout of a model is, and its rates."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import keras
 
-Selection = str | Sequence[str] | Callable[[keras.Layer], bool] | None
+from kerasbn.selection import Selection, check_names, layers_in
 
 #: Layers whose `rate` is one of dropout. It may mean anything in others.
 WITH_RATE = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
@@ -47,54 +46,14 @@ def dropout_rates(model: keras.Layer, layers: Selection = None, noise: bool = Fa
     Raises:
         ValueError: If `layers` names a layer that is not there.
     """
-    meant = _predicate(layers)
-    rates, names = [], set()
-    for layer, within in _layers_in(model, meant, False, set()):
+    rates, names, with_dropout = [], set(), set()
+    for layer, within in layers_in(model, layers):
         names.add(layer.name)
+        with_dropout |= {layer.name for _ in _attributes(layer, explicit=False, noise=noise)}
         if within or layers is None:
             rates += [DropoutRate(layer, name) for name in _attributes(layer, explicit=within, noise=noise)]
-    if layers is not None and not callable(layers):
-        missing = sorted({layers} - names if isinstance(layers, str) else set(layers) - names)
-        if missing:
-            there = sorted({rate.layer.name for rate in dropout_rates(model, noise=noise)})
-            raise ValueError(
-                f"Argument `layers` must name layers of the model. Received: layers={layers!r}; "
-                f"there is no {missing[0]!r}. Layers with dropout are {there}."
-            )
+    check_names(layers, names, "Layers with dropout", with_dropout)
     return rates
-
-
-def _predicate(layers: Selection) -> Callable[[keras.Layer], bool]:
-    if layers is None:
-        return lambda layer: False
-    if callable(layers):
-        return layers
-    names = {layers} if isinstance(layers, str) else set(layers)
-    return lambda layer: layer.name in names
-
-
-def _layers_in(
-    value: Any, meant: Callable[[keras.Layer], bool], within: bool, seen: set[tuple[int, bool]]
-) -> Iterator[tuple[keras.Layer, bool]]:
-    """The layers in attributes, lists and dictionaries, and whether they or one around them are meant.
-
-    Each comes once, but one that is shared may come twice: on a way through a layer that is meant, and on another.
-    """
-    within = within or (isinstance(value, keras.Layer) and meant(value))
-    if (id(value), within) in seen:
-        return
-    seen.add((id(value), within))
-    if isinstance(value, keras.Layer):
-        yield value, within
-        inner = vars(value).values()
-    elif isinstance(value, Mapping):
-        inner = value.values()
-    elif isinstance(value, list | tuple | set):
-        inner = value
-    else:
-        return
-    for each in list(inner):
-        yield from _layers_in(each, meant, within, seen)
 
 
 def _attributes(layer: keras.Layer, explicit: bool, noise: bool) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from kerasbn.arguments import built, count
-from kerasbn.dropout import DropoutRate, Selection, dropout_rates
+from kerasbn.dropout import DropoutRate, dropout_rates
 from kerasbn.layers.arguments import number, one_of
+from kerasbn.selection import Selection
 
 
 class DropoutRemoval(keras.callbacks.Callback):
