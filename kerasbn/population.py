@@ -99,9 +99,9 @@ def recalibrate(
         model: The model, built; it need not be compiled. Its class's `call` gets ``x, training=True``, whatever
             `train_step` does.
         data: Arrays `x` or a tuple of arrays ``(x, ...)``, which are put in random order; or what `predict` takes
-            and gives batches ``x`` or ``(x, ...)``: `tf.data.Dataset`, `PyDataset`, generator. Only `x` is used. Give
-            what the model is trained on, augmented in the same way, in batches of the same size; some thousands of
-            samples do.
+            and gives batches ``(x, ...)``: `tf.data.Dataset`, also of ``x``, `PyDataset`, generator. Only `x` is used.
+            Give what the model is trained on, augmented in the same way, in batches of the same size; some thousands
+            of samples do.
         steps: Integer, how many batches are read, or `None` for all.
         layers: Which: `None` for all, at any depth, that run in training mode in training: those with ``trainable =
             False``, frozen (`kerasbn.freeze`) or called with ``training=False`` stay as they are, and normalize with
@@ -138,7 +138,13 @@ def recalibrate(
 
 
 class Recalibrator:
-    """`recalibrate`, for several times: the model is traced once."""
+    """`recalibrate`, for several times: the model is traced once.
+
+    Attributes:
+        model: The model.
+        layers: The layers that are recalibrated.
+        statistics: Their variables that are written.
+    """
 
     def __init__(self, model: keras.Model, layers: Selection = None) -> None:
         """Decides which layers are recalibrated; see `recalibrate`."""
@@ -151,6 +157,7 @@ class Recalibrator:
                 f"Argument `model` must have a batch normalization that is not frozen. Received: {model.name!r}, in "
                 f"which all {len(norms)} are. Name those that are to be recalibrated: layers={norms[0].name!r}."
             )
+        self.statistics = [variable for layer in self.layers for variable in _statistics(layer)]
         with model.distribute_strategy.scope():
             self._pass = StatisticsPass(model, self.layers, forced=self._named)
 
@@ -219,13 +226,16 @@ def _compared(layer: keras.layers.BatchNormalization, population: Population) ->
     return LayerPopulation(layer.path, values, population.mean, population.variance, shift, stretch)
 
 
+def _statistics(layer: keras.layers.BatchNormalization) -> list[keras.Variable]:
+    """What inference uses: mean, variance and, as training computes the variance of it again, the deviation."""
+    return [layer.moving_mean, layer.moving_variance, *([layer.moving_stddev] if layer.renorm else [])]
+
+
 def _store(layer: keras.layers.BatchNormalization, population: Population, strategy: tf.distribute.Strategy) -> None:
     """Gives every replica's copy the values, where something was counted."""
-    new = {"moving_mean": population.mean, "moving_variance": population.variance}
-    if layer.renorm:  # of which training computes the variance again
-        new["moving_stddev"] = np.sqrt(population.variance + layer.epsilon)
-    for name, value in new.items():
-        for copy in strategy.experimental_local_results(getattr(layer, name).value):
+    values = (population.mean, population.variance, np.sqrt(population.variance + layer.epsilon))
+    for variable, value in zip(_statistics(layer), values, strict=False):
+        for copy in strategy.experimental_local_results(variable.value):
             copy.assign(np.where(population.values > 0, value, copy.numpy()).astype(copy.dtype.as_numpy_dtype))
 
 
