@@ -16,7 +16,7 @@ from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
 from kerasbn.learning_rate_finder import find_learning_rate
 from kerasbn.population import recalibrate
-from kerasbn.transforms import batch_normalize, fold
+from kerasbn.transforms import batch_normalize, convert, fold, from_torch_state, to_keras
 from kerasbn.version import __version__
 
 __all__ = [
@@ -27,14 +27,17 @@ __all__ = [
     "accelerate",
     "batch_normalize",
     "callbacks",
+    "convert",
     "data",
     "distribute",
     "find_learning_rate",
     "fold",
     "freeze",
+    "from_torch_state",
     "monitors",
     "recalibrate",
     "schedules",
+    "to_keras",
     "transforms",
     "unfreeze",
 ]

@@ -34,7 +34,8 @@ def freeze(model: keras.Model, layers: Selection = None, *, parameters: bool = T
 
     Args:
         model: The model that is trained. If it is compiled, its training step is traced anew; models around it are
-            not known here.
+            not known here. To save all of a model that was trained before, compile it again first: its optimizer
+            still has slots of `gamma` and `beta`, which Keras refuses to load.
         layers: Which: `None` for all, at any depth; a name or several; or a function of a layer that says whether it is
             meant. A layer stands for all in it.
         parameters: Whether `gamma` and `beta` stay as they are too.

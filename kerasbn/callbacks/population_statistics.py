@@ -76,7 +76,12 @@ class PopulationStatistics(keras.callbacks.Callback):
         super().__init__()
         self.data, self.when, self.layers = data, _when(when), layers
         steps = None if steps is None else count("steps", steps, 1)
-        self._how = {"steps": steps, "batch_size": count("batch_size", batch_size, 1), "seed": seed, "verbose": verbose}
+        self._how: dict[str, Any] = {
+            "steps": steps,
+            "batch_size": count("batch_size", batch_size, 1),
+            "seed": seed,
+            "verbose": verbose,
+        }
         self.report: Recalibration | None = None
         self._recalibrator: Recalibrator | None = None
         self._step: Any = None

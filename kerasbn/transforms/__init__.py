@@ -1,4 +1,4 @@
-r"""From a model to a new one: each change of Sec. 4.2.1 of Ioffe & Szegedy (2015) that concerns the model.
+r"""From a model to a new one: normalization put in or exchanged, and what Sec. 4.2.1 of Ioffe & Szegedy (2015) changes.
 
 Every transform leaves the model that it gets as it is, returns a new one with the same weights, compiled with the same
 settings, and appends to `changes` what it changed. So they compose:
@@ -18,20 +18,25 @@ a: activation relu -> layer a_activation
 
 from kerasbn.transforms.activations import replace_activations
 from kerasbn.transforms.batch_normalization import batch_normalize
+from kerasbn.transforms.conversion import convert, to_keras
 from kerasbn.transforms.folding import fold
 from kerasbn.transforms.initialization import scale_initialization
 from kerasbn.transforms.local_response_normalization import remove_local_response_normalization
 from kerasbn.transforms.photometric_distortions import reduce_photometric_distortions
 from kerasbn.transforms.rebuild import Change
+from kerasbn.transforms.torch_state import from_torch_state
 from kerasbn.transforms.weight_decay import scale_weight_decay
 
 __all__ = [
     "Change",
     "batch_normalize",
+    "convert",
     "fold",
+    "from_torch_state",
     "reduce_photometric_distortions",
     "remove_local_response_normalization",
     "replace_activations",
     "scale_initialization",
     "scale_weight_decay",
+    "to_keras",
 ]

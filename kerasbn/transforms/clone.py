@@ -76,9 +76,9 @@ def custom_objects(roots: Iterable[Any], without: type | tuple[type, ...] = ()) 
             continue
         seen.add(id(value))
         if isinstance(value, dict):
-            todo += value.values()
+            todo.extend(value.values())
         elif isinstance(value, list | tuple | set):
-            todo += value
+            todo.extend(value)  # `+=` fails with the tuples that TensorFlow wraps, as in a LossScaleOptimizer
         elif isinstance(value, types.FunctionType):
             _add(found, value)
         elif hasattr(value, "get_config") and not isinstance(value, type):

@@ -44,7 +44,7 @@ class Replacement(NamedTuple):
 
 #: What a transform is: from an operation (a layer, or one of `keras.ops`) and where it is, to new ones that are called
 #: one after another in its place. An empty sequence removes it, `[clone(operation)]` keeps it. The first is called with
-#: all arguments if it is of the same class, and otherwise, as those after it, with the first one.
+#: all arguments if it is of the same class or a related one, and otherwise, as those after it, with the first one.
 Rewrite = Callable[[Any, str], Sequence[Any]]
 
 
@@ -63,7 +63,7 @@ def rebuild(
     `model` is left as it is and shares no layer with the new one. Functional and Sequential models are rebuilt with all
     that is nested in them; a layer that is called several times, in whichever of these models, stays one layer. Names,
     classes, dtype policies and `trainable` are kept. Weights and random states are carried over: all of an operation
-    that was replaced by one of its class with as many variables, and otherwise those whose names are still there. A
+    that was replaced by one of its class, or of a related one, with as many variables, and otherwise those whose names are still there. A
     compiled model is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives
     under the `tf.distribute` strategy of the old one.
 
@@ -137,7 +137,7 @@ class _Rebuilder:
             operation = graph.operations[name]
             args, kwargs = (revive(arguments[part], tensors.__getitem__) for part in ("args", "kwargs"))
             chain = self.chain(operation, prefix + name)
-            if chain and type(chain[0]) is type(operation):
+            if chain and _related(chain[0], operation):
                 results = chain[0](*args, **kwargs)
                 chain = chain[1:]
             else:  # what is of another class may not know the other arguments, such as `training`
@@ -155,6 +155,11 @@ class _Rebuilder:
             return type(structure)(find(item) for item in structure)
 
         return type(model)(inputs=find(graph.inputs), outputs=find(graph.outputs), **graph.rest)
+
+
+def _related(new: Any, old: Any) -> bool:
+    """Whether they are of one class, or of one that the other is derived from: called alike, with the same weights."""
+    return isinstance(new, type(old)) or isinstance(old, type(new))
 
 
 def is_model(operation: Any) -> bool:
@@ -183,16 +188,16 @@ def _carry_over(replacement: Replacement) -> None:
     if not isinstance(old, keras.layers.Layer):
         return
     for new in replacement.new:
-        if isinstance(new, type(old)):
+        if _related(new, old):
             _freeze_like(new, old)
             if old.built and not new.built:  # in a Sequential model without input shape
                 new.build_from_config(old.get_build_config())
     before = list(old.variables)
     after = [variable for new in replacement.new for variable in new.variables]
-    if [type(new) for new in replacement.new] != [type(old)] or len(before) != len(after):
-        by_name = {variable.name: variable for variable in before}
-        after = [variable for variable in after if variable.name in by_name]
-        before = [by_name[variable.name] for variable in after]
+    if not (len(replacement.new) == 1 and _related(replacement.new[0], old)) or len(before) != len(after):
+        by_name = {name: variable for variable in before for name in (variable.name, variable.path)}
+        after = [variable for variable in after if {variable.path, variable.name} & by_name.keys()]
+        before = [by_name.get(variable.path, by_name.get(variable.name)) for variable in after]
     for source, target in zip(before, after, strict=True):
         target.assign(source.numpy())
         target.trainable = source.trainable

@@ -20,11 +20,25 @@ def edited(config: dict[str, Any], edit: Edit, owner: type | None = None) -> dic
     return _edited(owner.__module__ if owner else "", owner.__name__ if owner else "", config, edit, ())
 
 
+def replaced(value: Any, replace: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A configuration with `replace` applied to each serialized object in it, after those within that."""
+    if isinstance(value, list | tuple):
+        return type(value)(replaced(item, replace) for item in value)
+    if not isinstance(value, dict):
+        return value
+    value = {name: replaced(item, replace) for name, item in value.items()}
+    return replace(value) if _is_object(value) else value
+
+
+def _is_object(value: dict[str, Any]) -> bool:
+    return {"class_name", "config"} <= value.keys() and isinstance(value["config"], dict)
+
+
 def _edited(module: str, class_name: str, config: dict[str, Any], edit: Edit, path: tuple[str, ...]) -> dict[str, Any]:
     def within(value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(within(item, (*path, str(index))) for index, item in enumerate(value))
-        if isinstance(value, dict) and {"class_name", "config"} <= value.keys() and isinstance(value["config"], dict):
+        if isinstance(value, dict) and _is_object(value):
             inner = _edited(value.get("module") or "", value["class_name"], value["config"], edit, path)
             return {**value, "config": inner}
         return value
