@@ -24,7 +24,7 @@ def test_what_only_workers_can_see(workers, tmp_path):
         logs = [cluster.log(index).read_text() for index in range(workers)]
     assert not failed, logs[min(failed)][-3000:]
     for log in logs:
-        assert log.count("holds\n") == 3
+        assert log.count("holds\n") == 4
 
 
 def example(tmp_path, *arguments):

@@ -9,8 +9,15 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(p for p in ROOT.rglob("*.md") if "node_modules" not in p.parts and ".venv" not in p.parts)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+def blocks(language: str, document: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+
+
+def run(document: str) -> dict:
+    names: dict = {}
+    for code in blocks("python", document):
+        exec(code, names)
+    return names
 
 
 def test_set_up_is_two_commands_and_ci_runs_them():
@@ -26,10 +33,14 @@ def test_set_up_is_two_commands_and_ci_runs_them():
 
 
 def test_python_blocks_run_one_after_another():
-    names = {}
-    for code in blocks("python"):
-        exec(code, names)
+    names = run("README.md")
     assert type(names["new"].layers[-1]) is names["BatchNorm"]
+
+
+def test_what_the_page_on_serving_shows():
+    names = run("docs/serving.md")
+    assert names["averages"][1] < 0.87 < 0.9 < names["population"][1]
+    assert names["from_torch"].layers[1].momentum == 0.9
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasbn import BatchNorm
+from kerasbn import BatchNorm, recalibrate
 from kerasbn.distribute import JoinedLoss, LossScaleOptimizer, MultiWorkerMirroredStrategy
 from tests import reference
 from tests.replicas import collectives
@@ -95,12 +95,26 @@ def a_bad_batch_is_seen_and_skipped_by_all(strategy):
     assert np.isfinite(model.fit(x, y, **fit).history["loss"]).all()
 
 
+def population_statistics_are_those_of_all_data(strategy):
+    with strategy.scope():
+        layer = BatchNorm()
+        model = keras.Sequential([keras.Input((CHANNELS,)), layer])
+    x = np.random.default_rng(0).normal(size=(25, CHANNELS)).astype("float32") * 3 + 100
+    found = recalibrate(model, tf.data.Dataset.from_tensor_slices(x).batch(12))
+    assert (found.samples, found.layers[0].values) == (25, 25)
+    np.testing.assert_allclose(
+        gathered(strategy, layer.moving_mean), [x.mean(0)] * strategy.num_replicas_in_sync, rtol=1e-6
+    )
+    np.testing.assert_allclose(layer.moving_variance, x.astype("float64").var(0, ddof=1), rtol=1e-5)
+
+
 def main():
     strategy = MultiWorkerMirroredStrategy()
     for check in (
         synchronized_equals_the_joined_batch,
         unsynchronized_statistics_do_not_drift,
         a_bad_batch_is_seen_and_skipped_by_all,
+        population_statistics_are_those_of_all_data,
     ):
         check(strategy)
         print(check.__name__, "holds", flush=True)
