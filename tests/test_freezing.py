@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from functools import partial
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from kerasbn import BatchNorm, freeze, unfreeze
 
 L = keras.layers
-CLASSES = [L.BatchNormalization, BatchNorm]
+CLASSES = [L.BatchNormalization, partial(BatchNorm, jit_compile=False)]
 X = np.random.default_rng(0).normal(2.0, 3.0, (32, 4)).astype("float32")
 
 
@@ -122,7 +123,7 @@ def test_masks():
 @pytest.mark.parametrize("parameters", [True, False])
 def test_files(parameters, tmp_path):
     """What the docstring says of saving: flags are stored, a taken-over call is not."""
-    model = model_with(BatchNorm)
+    model = model_with(L.BatchNormalization)
     freeze(model, parameters=parameters)
     model.compile("sgd", "mse")
     model.save(tmp_path / "model.keras")
@@ -144,7 +145,7 @@ def test_an_optimizer_that_was_built_while_frozen():
 
 
 def test_frozen_layers_are_not_kept_alive():
-    model = model_with(BatchNorm, compiled=False)
+    model = model_with(L.BatchNormalization, compiled=False)
     freeze(model)
     freeze(model, "outer", parameters=False)
     layers = [weakref.ref(layer) for layer in norms(model)]

@@ -1,5 +1,7 @@
 """`PopulationStatistics`: when it recalibrates, and that statistics are there as long as their weights are."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -99,8 +101,15 @@ def test_training_goes_on_as_without_it():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("first", ["swap", "statistics"])
-@pytest.mark.parametrize("layer_class", [L.BatchNormalization, BatchNorm])
+@pytest.mark.parametrize(
+    ("layer_class", "first"),
+    [
+        (L.BatchNormalization, "swap"),
+        (L.BatchNormalization, "statistics"),
+        (partial(BatchNorm, jit_compile=False), "swap"),
+    ],
+    ids=["Keras", "Keras, out of order", "kerasbn"],
+)
 def test_averaged_weights_in_validation(layer_class, first):
     """The averaged weights have statistics of their own; the moving averages come back with the trained ones."""
     model = model_with(layer_class, use_ema=True, ema_momentum=0.8)
