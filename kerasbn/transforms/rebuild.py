@@ -63,9 +63,9 @@ def rebuild(
     `model` is left as it is and shares no layer with the new one. Functional and Sequential models are rebuilt with all
     that is nested in them; a layer that is called several times, in whichever of these models, stays one layer. Names,
     classes, dtype policies and `trainable` are kept. Weights and random states are carried over: all of an operation
-    that was replaced by one of its class, or of a related one, with as many variables, and otherwise those whose names are still there. A
-    compiled model is compiled again with the same settings; the optimizer is new and counts from 0. The new model lives
-    under the `tf.distribute` strategy of the old one.
+    that was replaced by one of its class, or of a related one, with as many variables, and otherwise those whose names
+    are still there. A compiled model is compiled again with the same settings; the optimizer is new and counts from 0.
+    The new model lives under the `tf.distribute` strategy of the old one.
 
     Args:
         model: A functional or Sequential model.

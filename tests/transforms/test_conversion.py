@@ -94,6 +94,15 @@ def test_every_kind_of_model_there_and_back(make):
     ]
 
 
+def test_arguments_of_calls_are_kept():
+    x, mask = keras.Input((5, 4)), keras.Input((5,), dtype="bool")
+    model = keras.Model([x, mask], L.BatchNormalization(name="bn", momentum=0.0)(x, mask=mask))
+    values = [np.random.default_rng(0).normal(size=(6, 5, 4)), np.random.default_rng(1).random((6, 5)) < 0.5]
+    for new in (convert(model), to_keras(convert(model))):
+        new(values, training=True)
+        np.testing.assert_allclose(new.get_layer("bn").moving_mean, values[0][values[1]].mean(0), rtol=1e-5)
+
+
 def test_options_of_all_at_once():
     changes = []
     new = convert(everywhere(), virtual_batch_size=2, momentum=None, changes=changes)
