@@ -10,6 +10,7 @@ if keras.backend.backend() != "tensorflow":
 
 from kerasbn import callbacks, data, distribute, monitors, schedules, transforms
 from kerasbn.acceleration import accelerate
+from kerasbn.diagnosis import diagnose
 from kerasbn.freezing import freeze, unfreeze
 from kerasbn.layers.affine import Affine
 from kerasbn.layers.batch_norm import BatchNorm
@@ -29,6 +30,7 @@ __all__ = [
     "callbacks",
     "convert",
     "data",
+    "diagnose",
     "distribute",
     "find_learning_rate",
     "fold",

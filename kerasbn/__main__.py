@@ -1,0 +1,171 @@
+"""`python -m kerasbn`: diagnose, recalibrate, fold and convert models from the shell."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+EXAMPLES = """examples:
+  python -m kerasbn diagnose model.keras --data train.npz --batch-size 64
+  python -m kerasbn recalibrate model.keras --data train.npz --out recalibrated.keras
+  python -m kerasbn fold recalibrated.keras --out serving.keras
+  python -m kerasbn convert model.keras --out synchronized.keras --synchronized
+  python -m kerasbn convert model.keras --out plain.keras --to-keras
+
+exit status: 0 if all went well; 1 if diagnose found a warning or an error; 2 for what cannot be done
+"""
+DATA = "arrays: a .npy file, or .npz with `x`, with one array, or with one for each of the model's inputs by its name"
+
+
+class CannotDo(Exception):
+    """What was asked for cannot be done; the message says why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    import keras
+
+    import kerasbn
+
+    try:
+        if options.out is not None and options.out.exists() and not options.overwrite:
+            raise CannotDo(f"{options.out} exists. Nothing was changed. Name another file, or give --overwrite.")
+        model = _load(options.model, keras)
+        if options.command == "diagnose":
+            return _diagnose(kerasbn, model, options)
+        if options.command == "recalibrate":
+            found = kerasbn.recalibrate(
+                model, _data(options.data, model), options.steps, batch_size=options.batch_size, verbose=1
+            )
+            print(found)
+        else:
+            model, changes = _changed(kerasbn, model, options)
+            print(*changes or ["There was nothing to change."], sep="\n")
+        _save(model, options.out)
+    except (CannotDo, ValueError, TypeError) as error:
+        print(f"python -m kerasbn {options.command}: {error}", file=sys.stderr)
+        return 2
+    print(f"Written: {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kerasbn",
+        description="Batch normalization of Keras models, from training to serving.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, description: str, *, data: bool = False, out: bool = True) -> argparse.ArgumentParser:
+        new = commands.add_parser(name, help=description, description=description)
+        new.add_argument("model", type=Path, help="a .keras file; it is loaded with safe_mode=True")
+        new.set_defaults(out=None)
+        if data:
+            new.add_argument("--data", type=Path, required=True, help=DATA)
+            new.add_argument("--batch-size", type=int, default=32, help="that of the training (default: %(default)s)")
+            new.add_argument("--steps", type=int, help="how many batches are read (default: all)")
+        if out:
+            new.add_argument("--out", type=Path, required=True, help="the .keras file to write")
+            new.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+        return new
+
+    diagnose = command("diagnose", "say what is wrong with the batch normalization of a model", data=True, out=False)
+    diagnose.add_argument("--json", action="store_true", help="print JSON")
+    diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers into FILE, such as diagnosis.png")
+    command("recalibrate", "estimate the population statistics of a model anew, from training data", data=True)
+    command("fold", "make the inference network: normalizations go into the weights of their neighbours")
+    convert = command("convert", "make every batch normalization of Keras one of kerasbn, or back")
+    convert.add_argument("--to-keras", action="store_true", help="the other way, for machines without kerasbn")
+    convert.add_argument("--synchronized", action="store_true", help="moments over all replicas")
+    convert.add_argument("--virtual-batch-size", type=int, help="samples that are normalized together")
+    convert.add_argument("--momentum", type=float, help="of the moving statistics")
+    return parser
+
+
+def _load(path: Path, keras: Any) -> Any:
+    if not path.exists():
+        raise CannotDo(f"There is no file {path}.")
+    try:
+        return keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # whatever Keras meets in a broken file
+        raise CannotDo(f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {error}") from error
+
+
+def _save(model: Any, path: Path) -> None:
+    """Writes all or nothing."""
+    if path.suffix != ".keras":
+        raise CannotDo(f"--out must be a .keras file. Received: {path}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.keras")
+    try:
+        model.save(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _data(path: Path, model: Any) -> Any:
+    """The arrays of a file, as the model takes them."""
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CannotDo(f"--data: {path} cannot be read as {DATA}. {error}") from error
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    names = [tensor.name for tensor in getattr(model, "inputs", None) or []]
+    if "x" in loaded:
+        return loaded["x"]
+    if len(loaded.files) == 1:
+        return loaded[loaded.files[0]]
+    if names and set(names) <= set(loaded.files):
+        return {name: loaded[name] for name in names}
+    raise CannotDo(f"--data must have an array `x`, or arrays {names}. Received: {path} with {sorted(loaded.files)}.")
+
+
+def _diagnose(kerasbn: Any, model: Any, options: argparse.Namespace) -> int:
+    found = kerasbn.diagnose(
+        model,
+        _data(options.data, model),
+        options.steps,
+        batch_size=options.batch_size,
+        verbose=0 if options.json else 1,
+    )
+    print(found.to_json() if options.json else found)
+    if options.plot:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        found.plot()[0].figure.savefig(options.plot, dpi=130)
+    return int(any(finding.severity != "note" for finding in found.findings))
+
+
+def _changed(kerasbn: Any, model: Any, options: argparse.Namespace) -> tuple[Any, list[Any]]:
+    changes: list[Any] = []
+    if options.command == "fold":
+        return kerasbn.fold(model, changes=changes), changes
+    settings = {
+        name: value
+        for name, value in (
+            ("synchronized", options.synchronized or None),
+            ("virtual_batch_size", options.virtual_batch_size),
+            ("momentum", options.momentum),
+        )
+        if value is not None
+    }
+    if options.to_keras:
+        if settings:
+            raise CannotDo(f"--to-keras takes no settings. Received: {', '.join(settings)}.")
+        return kerasbn.to_keras(model, changes=changes), changes
+    return kerasbn.convert(model, changes=changes, **settings), changes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What is wrong with the batch normalization of a model, found from its weights, its graph and its data."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasbn.diagnosis import statistics, structure
+from kerasbn.diagnosis.finding import SEVERITIES, Diagnosis, Finding
+from kerasbn.optimizers import stepping
+from kerasbn.population import Recalibrator
+from kerasbn.snapshot import RandomState, Snapshot
+from kerasbn.statistics_pass import no_batch
+
+__all__ = ["Diagnosis", "Finding", "diagnose"]
+
+
+def diagnose(
+    model: keras.Model, data: Any, steps: int | None = None, *, batch_size: int = 32, seed: int = 0, verbose: int = 0
+) -> Diagnosis:
+    """Looks for what goes wrong with batch normalization, most often between training and inference.
+
+    The model runs over the data once in training mode, as by `kerasbn.recalibrate`, and nothing of it is changed.
+    Looked for are:
+
+    ======================== ======= =========================================================================
+    kind                     found   value
+    ======================== ======= =========================================================================
+    not finite               any     weights and statistics of the layer that are NaN or infinite
+    moving statistics        > 0.1   gap: root mean square of the difference that inference makes, in sigmas of
+                                     the output, in the worst channel; an error above 0.5
+    momentum                 > 0.05  with such a gap: ``momentum ** steps``, what is left of the initial values
+    dead channels            any     channels with less than 1e-4 of the median deviation of the layer
+    exploding channels       > 1e4   largest deviation of a channel, as times the median
+    gamma near zero          any     channels whose abs(gamma) is below 1e-3 of the median
+    small batches            > 0.3   ``sqrt(2 / (m - 1))``, the relative error of a variance of `m` Gaussian values
+    epsilon                  > 0.5   ``epsilon / (variance + epsilon)`` in the worst channel that lives
+    float16 overflow         > 65504 ``|mean| + 8 sigma`` of the inputs of a layer that computes in float16
+    bias before              any     largest bias of a linear layer right before, which has no effect
+    after the nonlinearity   any     1
+    dropout before           > 0     rate of dropout before it, which shifts the variance in inference
+    ======================== ======= =========================================================================
+
+    The last three are read off the graph of functional and Sequential models. Frozen layers (``trainable=False``) are
+    not looked at: they normalize with what they have.
+
+    Args:
+        model: The model, built; compiled if the steps of its training are to be known.
+        data: What it was trained on, augmented in the same way, in batches of the same size; as for
+            `kerasbn.recalibrate`.
+        steps: Integer, how many batches are read, or `None` for all.
+        batch_size: Integer, samples in a batch, for arrays: that of the training.
+        seed: Integer, chooses the order, for arrays.
+        verbose: 0 for silence, 1 for a progress bar, 2 for one line.
+
+    Returns:
+        `Diagnosis`, with `findings`, `healthy`, `output_gap`, `to_json()` and `plot()`. It prints as a table.
+
+    Raises:
+        ValueError: As `kerasbn.recalibrate`, but for statistics that are not finite, which are found.
+
+    Example:
+    >>> import kerasbn
+    >>> x = np.random.default_rng(0).normal(5.0, 2.0, size=(1000, 3)).astype("float32")
+    >>> model = keras.Sequential([keras.Input((3,)), kerasbn.BatchNorm(name="bn"), keras.layers.Dense(1)])
+    >>> [(finding.severity, finding.kind) for finding in diagnose(model, x).findings]
+    [('error', 'moving statistics')]
+    >>> _ = kerasbn.recalibrate(model, x)
+    >>> diagnose(model, x).healthy
+    True
+
+    Reference:
+        S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Alg. 2, Sec. 3.
+        Y. Wu & J. Johnson, Rethinking "Batch" in BatchNorm, 2021, https://arxiv.org/abs/2105.07576.
+        X. Li et al., Understanding the Disharmony between Dropout and Batch Normalization, 2018,
+        https://arxiv.org/abs/1801.05134.
+    """
+    recalibrator = Recalibrator(model)
+    findings = list(structure.check(model))
+    broken = [each for layer in recalibrator.layers for each in statistics.not_finite(layer)]
+    if broken:  # which would be in all that is measured
+        return Diagnosis(_sorted([*broken, *findings]), [], 0, 0, float("nan"))
+    x, data = _first_batch(data, batch_size)
+    state = Snapshot(recalibrator.statistics, model.distribute_strategy)
+    random_state = RandomState()
+    try:
+        before = _outputs(model, x)
+        measured = recalibrator(data, steps, batch_size=batch_size, seed=seed, verbose=verbose)
+        after = _outputs(model, x)
+    finally:
+        state.restore()
+        random_state.restore()
+    optimizer = getattr(model, "optimizer", None)
+    iterations = int(stepping(optimizer)[0].iterations) if optimizer is not None else 0
+    for layer, population in zip(recalibrator.layers, measured.layers, strict=True):
+        findings += statistics.check(layer, population, measured.batches, iterations)
+    return Diagnosis(_sorted(findings), measured.layers, measured.batches, measured.samples, _gap(before, after))
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _first_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
+    """What the model takes in the first batch, and data that still have it."""
+    if isinstance(data, Iterator):
+        first = next(data, None)
+        if first is None:
+            raise no_batch(data)
+        # A generator is what Keras takes for one.
+        return keras.utils.unpack_x_y_sample_weight(first)[0], (each for each in itertools.chain([first], data))
+    if isinstance(data, keras.utils.PyDataset):
+        return keras.utils.unpack_x_y_sample_weight(data[0])[0], data
+    if isinstance(data, tf.data.Dataset | tf.distribute.DistributedDataset):
+        return keras.utils.unpack_x_y_sample_weight(next(iter(data)))[0], data
+    x = data[0] if isinstance(data, tuple) else data
+    return keras.tree.map_structure(lambda array: np.asarray(array)[:batch_size], x), data
+
+
+def _outputs(model: keras.Model, x: Any) -> list[np.ndarray]:
+    return [np.asarray(each, "float64") for each in keras.tree.flatten(model(x, training=False))]
+
+
+def _gap(before: list[np.ndarray], after: list[np.ndarray]) -> float:
+    with np.errstate(invalid="ignore"):
+        difference = sum(float(np.sum((a - b) ** 2)) for a, b in zip(before, after, strict=True))
+        whole = sum(float(np.sum((b - b.mean(0)) ** 2)) for b in after)
+    if difference == 0:
+        return 0.0
+    return float(np.sqrt(difference / whole)) if whole else float("inf")

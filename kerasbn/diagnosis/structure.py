@@ -1,0 +1,102 @@
+"""What the graph of a model says: what comes before each normalization."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasbn.diagnosis.finding import Finding
+from kerasbn.transforms.batch_normalization import LINEAR, is_nonlinear, rearranges
+from kerasbn.transforms.clone import inner_layer
+from kerasbn.transforms.flow import Call, by_operation, followers, trace
+
+#: Layers whose noise in training has another variance in inference.
+DROPOUTS = (
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+
+
+def check(model: Any) -> Iterator[Finding]:
+    """The findings of all layers of a model whose graph Keras knows; none of another."""
+    try:
+        operations = by_operation(trace(model))
+    except ValueError:
+        return
+    for operation, calls in operations:
+        if not isinstance(operation, keras.layers.BatchNormalization):
+            continue
+        before = [each for call in calls for each in _before(call, rearranges)]
+        with_bias = [inner_layer(call.operation) for call in before if _has_useless_bias(call)]
+        if before and len(with_bias) == len(before):
+            yield Finding(
+                "note",
+                "bias before",
+                operation.path,
+                float(np.max([np.abs(layer.bias).max() for layer in with_bias])),
+                "The layer before has a bias, up to so large, which the normalization subtracts again: give it "
+                "use_bias=False.",
+            )
+        if any(_is_nonlinear(call.operation) for call in before):
+            yield Finding(
+                "note",
+                "after the nonlinearity",
+                operation.path,
+                1.0,
+                "It normalizes what a nonlinearity gives. The paper puts it before (Sec. 3.2): compare the two.",
+            )
+        dropped = [call for call in _before(call=calls[0], passes=_linear_or_rearranges) if _drops(call.operation)]
+        if dropped:
+            yield Finding(
+                "warning",
+                "dropout before",
+                operation.path,
+                float(dropped[0].operation.rate),
+                "Dropout at such a rate before it changes the variance in training only, so that the moving variance "
+                "is wrong in "
+                "inference: put dropout behind the last normalization (Li et al. 2018).",
+            )
+
+
+def _before(call: Call, passes: Callable[[Any], bool]) -> list[Call]:
+    """The first calls that what `call` takes comes from, besides operations that it `passes`."""
+    found, seen, todo = [], set(), list(call.inputs)
+    while todo:
+        before = todo.pop(0)
+        if id(before) in seen:
+            continue
+        seen.add(id(before))
+        if before.operation is not None and passes(before.operation):
+            todo += before.inputs
+        else:
+            found.append(before)
+    return found
+
+
+def _has_useless_bias(call: Call) -> bool:
+    """Whether `call` is of a linear layer with a bias, all of whose result is normalized."""
+    layer = inner_layer(call.operation)
+    if not isinstance(layer, LINEAR) or not layer.use_bias or layer.activation is not keras.activations.linear:
+        return False
+    users = followers(call, rearranges)
+    return all(isinstance(user.operation, keras.layers.BatchNormalization) for user in users)
+
+
+def _is_nonlinear(operation: Any) -> bool:
+    layer = inner_layer(operation)
+    if isinstance(layer, LINEAR):
+        return layer.activation is not keras.activations.linear
+    return operation is not None and is_nonlinear(operation)
+
+
+def _drops(operation: Any) -> bool:
+    return isinstance(operation, DROPOUTS) and operation.rate > 0
+
+
+def _linear_or_rearranges(operation: Any) -> bool:
+    return rearranges(operation) or isinstance(inner_layer(operation), LINEAR)

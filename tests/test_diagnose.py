@@ -1,0 +1,250 @@
+"""`kerasbn.diagnose`: it finds each of twelve planted faults, and nothing in healthy models."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kerasbn
+
+L = keras.layers
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(2.0, 3.0, size=(256, 6)).astype("float32")
+IMAGES = RANDOM.normal(size=(64, 8, 8, 3)).astype("float32")
+BOTH = [kerasbn.BatchNorm, L.BatchNormalization]
+
+
+def healthy(norm=kerasbn.BatchNorm, **arguments):
+    """A network as it should be, with statistics of the data."""
+    keras.utils.set_random_seed(0)
+    arguments = {"name": "bn"} | arguments
+    layers = [L.Dense(8, use_bias=False, name="hidden"), norm(**arguments), L.ReLU(), L.Dense(3, name="out")]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    kerasbn.recalibrate(model, X)
+    return model
+
+
+def kinds(model, data=X, **arguments):
+    return [(finding.severity, finding.kind) for finding in kerasbn.diagnose(model, data, **arguments).findings]
+
+
+@pytest.mark.parametrize("norm", BOTH)
+def test_a_healthy_model(norm):
+    found = kerasbn.diagnose(healthy(norm), X)
+    assert found.healthy and found.findings == [] and found.output_gap < 1e-6
+    assert (found.batches, found.samples) == (8, 256) and "Nothing was found" in str(found)
+
+
+@pytest.mark.parametrize("norm", BOTH)
+def test_a_convolutional_network_that_was_trained(norm):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 3))])
+    for filters in (8, 16):
+        for layer in (
+            L.Conv2D(filters, 3, use_bias=False),
+            norm(momentum=0.8),
+            L.ReLU(),
+            L.MaxPooling2D(padding="same"),
+        ):
+            model.add(layer)
+    for layer in (L.Flatten(), L.Dropout(0.3), L.Dense(3)):
+        model.add(layer)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(IMAGES, np.arange(64) % 3, batch_size=32, epochs=20, verbose=0)
+    kerasbn.recalibrate(model, IMAGES)
+    assert kinds(model, IMAGES) == []
+
+
+def assign(variable, value):
+    variable.assign(np.broadcast_to(value, variable.shape))
+
+
+def moved(model):
+    layer = model.get_layer("bn")
+    assign(layer.moving_mean, layer.moving_mean + 2 * np.sqrt(layer.moving_variance))
+
+
+def not_enough_steps(model):
+    layer = model.get_layer("bn")
+    model.compile("sgd", "mse")
+    model.optimizer.iterations.assign(50)
+    part = 0.99**50
+    assign(layer.moving_mean, (1 - part) * layer.moving_mean.numpy())
+    assign(layer.moving_variance, part + (1 - part) * layer.moving_variance.numpy())
+
+
+def dead(model):
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(kernel.numpy() * [0, 1, 1, 0, 1, 1, 1, 1])
+
+
+def exploding(model):
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(kernel.numpy() * [1e6, 1, 1, 1, 1, 1, 1, 1])
+    kerasbn.recalibrate(model, X)
+
+
+def small_gamma(model):
+    model.get_layer("bn").gamma.assign([1, 1e-9, 1, 1, 0, 1, 1, 1])
+
+
+def tiny_inputs(model):
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(kernel.numpy() * 1e-3)
+    kerasbn.recalibrate(model, X)
+
+
+def broken(model):
+    model.get_layer("bn").moving_variance.assign([1, np.nan, 1, 1, np.inf, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("plant", "expected", "value"),
+    [
+        (moved, [("error", "moving statistics")], 2.0),
+        (not_enough_steps, [("error", "moving statistics"), ("error", "momentum")], None),
+        (dead, [("warning", "dead channels")], 2),
+        (exploding, [("warning", "exploding channels")], None),
+        (small_gamma, [("note", "gamma near zero")], 2),
+        (tiny_inputs, [("warning", "epsilon")], None),
+        (broken, [("error", "not finite")], 2),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.parametrize("norm", BOTH)
+def test_planted_in_weights_and_statistics(norm, plant, expected, value):
+    model = healthy(norm)
+    plant(model)
+    before = [variable.numpy() for variable in model.variables]
+    found = kerasbn.diagnose(model, X)
+    assert [(finding.severity, finding.kind) for finding in found.findings] == expected
+    assert all(finding.layer.endswith("/bn") for finding in found.findings)
+    if value is not None:
+        assert found.findings[0].value == pytest.approx(value, rel=1e-2)
+    for variable, old in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+
+
+def test_small_batches():
+    assert kinds(healthy(), batch_size=4) == [("warning", "small batches")]
+    assert kinds(healthy(), batch_size=64) == []
+
+
+def test_float16_that_will_overflow():
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(8, use_bias=False, name="hidden"), kerasbn.BatchNorm(name="bn", dtype="mixed_float16")]
+    model = keras.Sequential([keras.Input((6,)), *layers, L.Dense(1)])
+    kerasbn.recalibrate(model, X)
+    assert kinds(model) == []
+    bn, kernel = model.get_layer("bn"), model.get_layer("hidden").kernel
+    largest = np.max(np.abs(bn.moving_mean) + 8 * np.sqrt(bn.moving_variance))
+    kernel.assign(kernel.numpy() * 80_000 / largest)  # no value of the data overflows yet
+    kerasbn.recalibrate(model, X)
+    assert kinds(model) == [("error", "float16 overflow")]
+
+
+def in_front(*layers):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), *layers, kerasbn.BatchNorm(name="bn"), L.ReLU(), L.Dense(2)])
+    kerasbn.recalibrate(model, X)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([L.Dense(4)], ("note", "bias before")),
+        ([L.Dense(4), L.Reshape((2, 2))], ("note", "bias before")),
+        ([L.Dense(4, "tanh")], ("note", "after the nonlinearity")),
+        ([L.Dense(4, use_bias=False), L.Activation("sigmoid")], ("note", "after the nonlinearity")),
+        ([L.Dropout(0.5), L.Dense(4, use_bias=False)], ("warning", "dropout before")),
+    ],
+    ids=["bias", "bias through a reshape", "own activation", "activation", "dropout"],
+)
+def test_planted_in_the_graph(layers, expected):
+    assert kinds(in_front(*layers)) == [expected]
+
+
+def test_not_taken_for_a_fault():
+    """A bias that goes elsewhere, too; dropout that is off; normalized inputs; a frozen layer."""
+    inputs = keras.Input((6,))
+    hidden = L.Dense(4)(inputs)
+    model = keras.Model(inputs, L.Dense(2)(L.Add()([hidden, L.ReLU()(kerasbn.BatchNorm()(hidden))])))
+    kerasbn.recalibrate(model, X)
+    assert kinds(model) == []
+    assert kinds(in_front(L.Dropout(0.0), L.Dense(4, use_bias=False))) == [] == kinds(in_front())
+    model = healthy()
+    model.add(frozen := kerasbn.BatchNorm(momentum=0.1))
+    frozen.trainable = False
+    moved(model)
+    assert kinds(model) == [("error", "moving statistics"), ("note", "bias before")]  # of "bn", and the frozen one
+
+
+def test_the_gap_is_that_of_the_outputs():
+    model = healthy()
+    moved(model)
+    found = kerasbn.diagnose(model, X, batch_size=256)
+    wrong = model(X, training=False).numpy()
+    kerasbn.recalibrate(model, X)
+    right = model(X, training=False).numpy()
+    expected = np.sqrt(np.sum((wrong - right) ** 2) / np.sum((right - right.mean(0)) ** 2))
+    assert found.output_gap == pytest.approx(expected, rel=1e-4)
+
+
+def test_models_in_python_code_and_nested_ones():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.bn = L.Dense(4), kerasbn.BatchNorm()
+
+        def call(self, x, training=False):
+            return self.bn(self.dense(x), training=training)
+
+    own = Own()
+    own(X)
+    assert kinds(own) == [("error", "moving statistics")]
+    inner = keras.Sequential([keras.Input((6,)), L.Dense(4), kerasbn.BatchNorm(name="inner_bn")], name="inner")
+    outer = keras.Sequential([keras.Input((6,)), inner, L.ReLU(), L.Dense(2)])
+    found = kerasbn.diagnose(outer, X)
+    assert [(f.kind, f.layer.split("/")[-1]) for f in found.findings] == [
+        ("moving statistics", "inner_bn"),
+        ("bias before", "inner_bn"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: (X, np.zeros(256)),
+        lambda: tf.data.Dataset.from_tensor_slices((X, np.zeros(256))).batch(32),
+        lambda: ((batch,) for batch in np.split(X, 8)),
+    ],
+    ids=["arrays", "dataset", "generator"],
+)
+def test_data(data):
+    model = healthy()
+    moved(model)
+    found = kerasbn.diagnose(model, data())
+    assert (found.batches, found.samples) == (8, 256) and [f.kind for f in found.findings] == ["moving statistics"]
+
+
+def test_what_it_looks_like(tmp_path):
+    pytest.importorskip("matplotlib").use("Agg")
+    model = healthy()
+    moved(model)
+    small_gamma(model)
+    found = kerasbn.diagnose(model, X)
+    lines = str(found).splitlines()
+    assert "1 normalization layers, 256 samples in 8 batches" in lines[0]
+    assert any(line.split()[:1] == ["error"] and "/bn" in line for line in lines)
+    assert any(line.startswith("moving statistics: ") and "kerasbn.recalibrate" in line for line in lines)
+    content = json.loads(found.to_json())
+    assert [each["kind"] for each in content["findings"]] == ["moving statistics", "gamma near zero"]
+    assert len(content["layers"][0]["shift"]) == 8 and content["healthy"] is False
+    model.get_layer("bn").gamma.assign(np.full(8, np.nan))
+    assert json.loads(kerasbn.diagnose(model, X).to_json())["output_gap"] is None
+    axes = found.plot()
+    assert len(axes) == 2 and axes[0].get_ylabel() == "moving mean off by (sigmas)"
+    axes[0].figure.savefig(tmp_path / "diagnosis.png")
