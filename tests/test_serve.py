@@ -1,5 +1,7 @@
 """Exports on real images: what each format gives is what Keras gives. And the example that does it all."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -68,14 +70,8 @@ def test_eight_bits_of_a_folded_model(model, images, tmp_path):
 def test_command(tmp_path, capsys):
     assert command.main(["--epochs", "1", "--calls", "5", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    lines = {line.split("  ")[0]: line.split() for line in printed.split("---\n")[-1].splitlines()}
-    accuracy = {
-        stage: float(words[-3 if "averages" not in stage and stage != "recalibrated" else -2].rstrip("%"))
-        for stage, words in lines.items()
-        if stage and "%" in " ".join(words)
-    }
-    assert (
-        accuracy["trained, moving averages"] < accuracy["recalibrated"] == accuracy["folded"] == accuracy["SavedModel"]
-    )
+    accuracy = dict(re.findall(r"^(\S.*?) {2,}(\d+\.\d+)%", printed, re.M))
+    assert float(accuracy["trained, moving averages"]) < float(accuracy["recalibrated"])
+    assert accuracy["recalibrated"] == accuracy["folded"] == accuracy["SavedModel"] == accuracy["TFLite, float32"]
     assert "conv_2_bn: normalization BatchNormalization -> folded into conv_2" in printed
     assert {"saved_model", "float32.tflite", "int8.tflite"} <= {path.name for path in tmp_path.iterdir()}
