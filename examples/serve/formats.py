@@ -73,7 +73,7 @@ def onnx(model: keras.Model, file: Path) -> Serve:
         import onnxruntime
         import tf2onnx
     except ImportError as error:
-        raise NotInstalled(f"{error.name}: pip install tf2onnx onnxruntime") from error
+        raise NotInstalled(f'{error.name}: pip install -e ".[export]"') from error
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), "float32", name="images")]
     call = tf.function(lambda images: model(images, training=False), input_signature=signature)
     tf2onnx.convert.from_function(call, input_signature=signature, output_path=str(file))
