@@ -565,7 +565,9 @@ def test_masks_go_on():
         {"activation": L.LeakyReLU(0.3)},
         {"axis": [2]},
     ],
-    ids=str,
+    ids=lambda settings: ",".join(
+        f"{name}={getattr(v, '__name__', getattr(v, 'name', v))}" for name, v in settings.items()
+    ),
 )
 def test_settings(settings, behind):
     """Folded into the layer before, into the layer behind, and left as one of its own."""
