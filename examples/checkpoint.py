@@ -36,7 +36,7 @@ class Checkpoint:
         """Gives `model` the state of the last measurement. Where that is lost, nothing is changed, and it says so."""
         variables = training_state(model)
         try:
-            with np.load(self._path(len(self._run.steps))) as stored:
+            with self._path(len(self._run.steps)).open("rb") as file, np.load(file) as stored:
                 values = list(stored.values())
         except (OSError, ValueError, EOFError, BadZipFile):  # what NumPy raises for files of any kind
             return False

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}", flush=True)
         if results.learning_rate is None:
             print(
-                f"Every rate of the search diverged. Received: --search-rates {options.search_rates}. Give lower ones, "
-                "and another `--out`.",
+                f"Every rate of the search diverged. Received: {_joined(results.settings.search_rates)}. Give lower "
+                "`--search-rates`, and another `--out`.",
                 file=sys.stderr,
             )
             return 2
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive(int),
         help=f"of each training of the search (default: {preset('search_steps')})",
     )
-    add("--search-seeds", type=positive(int), default=1, help="trainings with each rate (default: %(default)s)")
+    add("--search-seeds", type=positive(int), help="trainings with each rate (default: 1)")
     add("--out", type=Path, help="where results go (default: runs/inception/DATASET)")
     return parser
 
@@ -150,9 +150,9 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dic
     preset = PRESETS[options.dataset]
     options.seeds = options.seeds or preset.seeds
     searching = options.search or (options.full and options.learning_rate is None)
-    if not searching and options.search_rates:
-        parser.error("argument --search-rates: is of --search, which was not asked for")
-    options.search_rates = _joined(options.search_rates or RATES)
+    for name in ("search_rates", "search_steps", "search_seeds"):
+        if getattr(options, name) and not searching:
+            parser.error(f"argument --{name.replace('_', '-')}: is of --search, which was not asked for")
     found = {name: getattr(options, name) or getattr(preset, name) for name in ("baseline_steps", "steps", "every")}
     found["search_steps"] = (options.search_steps or preset.search_steps) if searching else 0
     uneven = [f"{name} {found[name]}" for name in found if found[name] % found["every"]]
@@ -164,12 +164,12 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dic
     return {
         **found,
         "learning_rate": None if searching else options.learning_rate or preset.learning_rate,
-        "search_rates": tuple(map(float, options.search_rates.split())) if searching else (),
-        "search_seeds": options.search_seeds if searching else 0,
+        "search_rates": tuple(sorted(set(options.search_rates or RATES))) if searching else (),
+        "search_seeds": (options.search_seeds or 1) if searching else 0,
     }
 
 
-def _joined(rates: Any) -> str:
+def _joined(rates: Iterable[float]) -> str:
     return " ".join(f"{rate:g}" for rate in rates)
 
 

@@ -44,7 +44,13 @@ NETWORKS = {
 
 
 def build(
-    network: Network, shape: tuple[int, int, int], examples: int, learning_rate: float, decay_steps: int, seed: int
+    network: Network,
+    shape: tuple[int, int, int],
+    examples: int,
+    learning_rate: float,
+    decay_steps: int,
+    momentum: float,
+    seed: int,
 ) -> tuple[keras.Model, list[keras.callbacks.Callback], tf.data.Dataset]:
     """The compiled network, the callbacks for its training, and the order of the training examples.
 
@@ -54,6 +60,7 @@ def build(
         examples: Number of training examples.
         learning_rate: Of the baseline, at the start.
         decay_steps: Number of steps in which the baseline's rate falls to a tenth.
+        momentum: Of the moving statistics.
         seed: Of initial weights, dropout, distortions and order.
     """
     own = 1.0 if network.accelerated else network.factor  # `accelerate` raises the rate itself
@@ -62,8 +69,8 @@ def build(
     if network.activation != "relu":
         model = kerasbn.transforms.replace_activations(model, network.activation)
     if network.accelerated:
-        fast = kerasbn.accelerate(model, order, network.factor, seed=seed)
+        fast = kerasbn.accelerate(model, order, network.factor, seed=seed, momentum=momentum)
         return fast.model, fast.callbacks, fast.data
     if network.normalized:
-        model = kerasbn.batch_normalize(model)
+        model = kerasbn.batch_normalize(model, momentum=momentum)
     return model, [], order.shuffle(BUFFER, seed=seed)

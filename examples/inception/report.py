@@ -107,7 +107,7 @@ def _ratio(ratio: dict[str, float | None] | None) -> str:
 
 
 def _figure(results: Results, label: str, against_time: bool) -> bytes:
-    """Test accuracy of all networks: mean over seeds, band from lowest to highest, a cross where a training diverged."""
+    """Test accuracy: mean over seeds, band from lowest to highest, a cross where a training diverged."""
     fig, ax = plt.subplots(figsize=(9, 5.2), layout="constrained")
     for name, network in NETWORKS.items():
         ended = results.ended(name)
@@ -124,6 +124,7 @@ def _figure(results: Results, label: str, against_time: bool) -> bytes:
         mean = float(np.mean(best))
         ax.axhline(mean, color=COLORS[BASELINE], linewidth=0.8, linestyle=":", label=f"Inception's best, {mean:.1%}")
     ax.set(xlabel=label, ylabel="test accuracy")
+    ax.set_xlim(left=0)
     ax.set_title(f"{results.settings.dataset}: mean over seeds, band from lowest to highest", fontsize=9, loc="left")
     if ax.has_data():
         ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

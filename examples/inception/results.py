@@ -25,6 +25,7 @@ class Settings:
     search_rates: tuple[float, ...]
     search_steps: int  # of each training of the search, in which the rate falls to a tenth
     search_seeds: int
+    momentum: float = 0.9  # of the moving statistics. Keras's 0.99 is a hundred steps behind the network
 
 
 class Results(AnyResults):

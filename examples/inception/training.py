@@ -21,6 +21,7 @@ def train(images: Images, results: Results, run: Measured, on_measurement: Calla
         examples,
         results.rate(run.network),
         results.decay_steps(run.network),
+        results.settings.momentum,
         run.seed,
     )
     measured.train(
