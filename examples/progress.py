@@ -9,10 +9,10 @@ from examples.results import Results, Run
 
 def with_bar(
     results: Results, run: Run, title: str, train: Callable[[Results, Run, Callable[[Run], None]], None]
-) -> bool:
-    """Calls `train(results, run, on_measurement)` unless `run` has ended, and says whether it did."""
+) -> None:
+    """Calls `train(results, run, on_measurement)` unless `run` has ended."""
     if results.has_ended(run):
-        return False
+        return
     start = run.steps[-1] if run.steps else 0
     with tqdm(desc=title, total=results.planned(run.network), initial=start, unit="step", ascii=True) as bar:
 
@@ -21,4 +21,3 @@ def with_bar(
             bar.set_postfix_str("diverged" if run.diverged else f"accuracy={run.accuracy[-1]:.4f}")
 
         train(results, run, show)
-    return True

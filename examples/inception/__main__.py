@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ RATES = (0.0075, 0.015, 0.03, 0.06, 0.12)
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
-    chosen = _chosen(parser, options)
+    settings = _settings(parser, options)
     try:
         from examples.accelerate.data import DatasetMissing, load
         from examples.inception import report
@@ -62,22 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument --networks: must be of {', '.join(NETWORKS)}. Received: {', '.join(unknown)}")
     out = options.out or Path("runs/inception") / options.dataset
     try:
-        results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **chosen))
+        results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
         images = load(options.dataset, options.data_dir, options.download, command="examples.inception")
     except (SettingsDiffer, DatasetMissing) as error:
         print(error, file=sys.stderr)
         return 2
 
-    def trained(names: list[str], seeds: int, label: Any) -> Iterator[str]:
+    def train_all(labels: dict[str, str], seeds: int) -> None:
         for seed in range(seeds):
-            for name in names:
-                title = f"{label(name)}, seed {seed + 1} of {seeds}"
-                if with_bar(results, results.run(name, seed), title, partial(train, images)):
-                    yield name
+            for name, label in labels.items():
+                title = f"{label}, seed {seed + 1} of {seeds}"
+                with_bar(results, results.run(name, seed), title, partial(train, images))
 
     try:
-        for _ in trained(list(results.search), results.settings.search_seeds, lambda name: name.replace("_", " ")):
-            pass
+        train_all({name: f"search, {rate:g}" for name, rate in results.search.items()}, results.settings.search_seeds)
         if results.search:
             print(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}", flush=True)
         if results.learning_rate is None:
@@ -87,9 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 2
-        names = [name for name in NETWORKS if name in (options.networks or NETWORKS)]
-        for _ in trained(names, options.seeds, lambda name: NETWORKS[name].label):
-            report.write(results, out)
+        chosen = {name: each.label for name, each in NETWORKS.items() if name in (options.networks or NETWORKS)}
+        train_all(chosen, options.seeds)
     except KeyboardInterrupt:
         print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
         return 130
@@ -143,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     """The settings that presets have defaults for; sets those of `options` that are not settings."""
     if options.full:
         options.dataset = "cifar10"

@@ -125,7 +125,9 @@ def _figure(results: Results, label: str, against_time: bool) -> bytes:
         ax.axhline(mean, color=COLORS[BASELINE], linewidth=0.8, linestyle=":", label=f"Inception's best, {mean:.1%}")
     ax.set(xlabel=label, ylabel="test accuracy")
     ax.set_xlim(left=0)
-    ax.set_title(f"{results.settings.dataset}: mean over seeds, band from lowest to highest", fontsize=9, loc="left")
+    several = any(len(results.ended(name)) > 1 for name in NETWORKS)
+    band = "mean over seeds, band from lowest to highest" if several else "one seed"
+    ax.set_title(f"{results.settings.dataset}: {band}", fontsize=9, loc="left")
     if ax.has_data():
         ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.grid(alpha=0.3)
@@ -149,7 +151,7 @@ def _crosses(ax: Any, name: str, dead: Sequence[Measured], against_time: bool, l
     y = [run.accuracy[-1] if run.accuracy else 1 / CLASSES for run in dead]
     for run in dead:
         ax.plot(_x(run, against_time), run.accuracy, color=COLORS[name], linewidth=1, linestyle="--")
-    ax.plot(x, y, linestyle="none", marker="X", markersize=8, color=COLORS[name], label=label, zorder=5)
+    ax.plot(x, y, linestyle="none", marker="X", markersize=8, color=COLORS[name], label=label, zorder=5, clip_on=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
