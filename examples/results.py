@@ -174,9 +174,9 @@ def spread(values: list[float]) -> dict[str, float | None] | None:
     }
 
 
-def text(spread: dict[str, float | None] | None, form: str) -> str:
-    """A `spread` for a table, as in "56.5 % ± 1.6 %", in the format `form`."""
-    if spread is None:
+def text(found: dict[str, float | None] | None, form: str) -> str:
+    """A `spread` for a table, in the format `form`, as in "56.5% ± 1.6%"."""
+    if found is None:
         return "-"
-    mean = form.format(spread["mean"])
-    return mean if spread["stdev"] is None else f"{mean} ± {form.format(spread['stdev'])}"
+    mean = form.format(found["mean"])
+    return mean if found["stdev"] is None else f"{mean} ± {form.format(found['stdev'])}"
