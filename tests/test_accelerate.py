@@ -178,6 +178,6 @@ def test_summary_compares_each_seed_with_itself(tmp_path):
         Run("baseline", 1, [10, 20, 30, 40], [0.1, 0.2, 0.3, 0.9], [1.0] * 4, [1.0, 2.0, 3.0, 4.0]),
         Run("accelerated", 1, [10, 20, 30, 40], [0.8, 0.8, 0.8, 0.8], [1.0] * 4, [2.0, 4.0, 6.0, 8.0]),
     ]
-    found = training.summary(results)["accelerated"]
+    found = results.summary()["accelerated"]
     assert found["times_fewer_steps"]["mean"] == 3 and found["times_less_time"]["mean"] == 1.5
     assert found["reached"] == [1, 2] and found["best_accuracy"]["mean"] == 0.85

@@ -13,7 +13,8 @@ import pytest
 
 from examples.mnist_sigmoid import __main__ as command
 from examples.mnist_sigmoid import data, report, training
-from examples.mnist_sigmoid.results import Results, Run, Settings, SettingsDiffer, summary
+from examples.mnist_sigmoid.results import Results, Run, Settings
+from examples.results import SettingsDiffer
 
 FAST = ["--steps", "20", "--batch-size", "8", "--seeds", "1"]
 SETTINGS = Settings(dataset="digits", steps=20, batch_size=8, learning_rate=0.1, jit_compile="auto", measurements=20)
@@ -102,25 +103,25 @@ def test_resumed_is_uninterrupted(tmp_path, digits):
         return on_measurement
 
     whole = Results.open(tmp_path / "whole", SETTINGS)
-    training.train(whole, whole.run("batch_norm", 3), digits, lambda run: None)
+    training.train(digits, whole, whole.run("batch_norm", 3), lambda run: None)
     part = Results.open(tmp_path / "part", SETTINGS)
     for count in (1, 8, 9):
         with pytest.raises(Stop):
-            training.train(part, part.run("batch_norm", 3), digits, stop_at(count))
+            training.train(digits, part, part.run("batch_norm", 3), stop_at(count))
         part = Results.open(tmp_path / "part", SETTINGS)  # from the file, as a new process would
         assert len(part.run("batch_norm", 3).steps) == count
-    training.train(part, part.run("batch_norm", 3), digits, lambda run: None)
+    training.train(digits, part, part.run("batch_norm", 3), lambda run: None)
     a, b = whole.run("batch_norm", 3), part.run("batch_norm", 3)
     assert a.steps == b.steps
     np.testing.assert_allclose(b.accuracy, a.accuracy, atol=0.005)
     np.testing.assert_allclose(b.percentiles, a.percentiles, atol=0.002)
-    assert not list((tmp_path / "part").glob("*.weights.h5"))
+    assert [path.name for path in (tmp_path / "part").iterdir()] == ["results.json"]
 
 
 def test_lost_weights_start_the_run_anew(tmp_path, digits):
     results = Results.open(tmp_path, SETTINGS)
     results.runs.append(Run("plain", 0, steps=[0, 1], accuracy=[0.1, 0.2], percentiles=[[0, 0, 0]] * 2))
-    training.train(results, results.run("plain", 0), digits, lambda run: None)
+    training.train(digits, results, results.run("plain", 0), lambda run: None)
     assert results.run("plain", 0).steps == list(range(21))
 
 
@@ -178,7 +179,7 @@ def test_summary_by_hand(tmp_path):
         ("batch_norm", 1, [0.1, 0.6, 0.8, 0.85]),  # never reaches 0.9
     ]:
         results.runs.append(Run(network, seed, [0, 10, 20, 30], accuracy, [[0, 0, 0]] * 4))
-    found = summary(results)
+    found = results.summary()
     assert found["plain"]["final_accuracy"]["mean"] == 0.75
     assert found["plain"]["steps_to_plain_best"] == {"mean": 25, "stdev": pytest.approx(7.07107), "min": 20, "max": 30}
     assert found["batch_norm"]["best_accuracy"]["mean"] == pytest.approx(0.875)

@@ -57,6 +57,7 @@ PUBLIC = {
     "PopulationStatistics": (kerasbn.callbacks.PopulationStatistics,) * 2,
     "DropoutRemoval": (kerasbn.callbacks.DropoutRemoval,) * 2,
     "LearningRateAcceleration": (kerasbn.callbacks.LearningRateAcceleration,) * 2,
+    "StopOnDivergence": (kerasbn.callbacks.StopOnDivergence,) * 2,
     "Accelerated": (kerasbn.schedules.Accelerated,) * 2,
     "accelerated_epochs": (kerasbn.schedules.accelerated_epochs,) * 2,
     "shuffle_within_shards": (kerasbn.data.shuffle_within_shards,) * 2,

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=(
             "Ioffe & Szegedy 2015, Sec. 4.2.1: trains a small Inception with LRN, dropout, L2 and photometric "
             "distortions, and what kerasbn.accelerate makes of it. Prints what was changed and a table, writes "
-            "results.json and figure.png. The same command goes on after the last finished training."
+            "results.json and figure.png. Can be interrupted at any time; the same command goes on where it stopped."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -48,18 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
     measurements = min(getattr(options, "measurements", measurements), steps)
     out = getattr(options, "out", Path("runs/accelerate") / options.dataset)
     try:
-        from tqdm import tqdm
-
         from examples.accelerate import report
         from examples.accelerate.data import DatasetMissing, load
         from examples.accelerate.training import (
             NETWORKS,
             Results,
             Settings,
-            SettingsDiffer,
             model_and_callbacks,
             train,
         )
+        from examples.progress import with_bar
+        from examples.results import SettingsDiffer
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         measurements=measurements,
     )
     try:
-        results = Results(out, settings)
+        results = Results.open(out, settings)
         images = load(options.dataset, getattr(options, "data_dir", None), options.download)
     except (SettingsDiffer, DatasetMissing) as error:
         print(error, file=sys.stderr)
@@ -84,18 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for seed in range(options.seeds):
             for network in networks:
-                if results.has(network, seed):
-                    continue
                 title = f"{network}, seed {seed + 1} of {options.seeds}"
-                with tqdm(desc=title, total=settings.steps, unit="step", ascii=True) as bar:
-
-                    def show(run, bar=bar):
-                        bar.update(run.steps[-1] - bar.n)
-                        bar.set_postfix(accuracy=f"{run.accuracy[-1]:.4f}")
-
-                    results.add(train(network, settings, images, seed, show))
+                with_bar(results, results.run(network, seed), title, partial(train, images))
     except KeyboardInterrupt:
-        print("Interrupted. Finished trainings are kept; the same command goes on.", file=sys.stderr)
+        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
         return 130
     drawn = report.figure(results)
     print(f"\n{report.table(results)}\n\nFigure: {drawn}\nResults: {results.path}")

@@ -7,6 +7,9 @@ import numpy as np
 
 from examples.mnist_sigmoid.data import DatasetMissing
 
+#: Of how many examples the next one is drawn where they are not shuffled thoroughly.
+BUFFER = 2048
+
 
 @dataclass(frozen=True)
 class Images:

@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from examples.accelerate.training import NETWORKS, Results, summary
+from examples.accelerate.training import NETWORKS, Results
+from examples.results import text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -14,17 +15,10 @@ import matplotlib.pyplot as plt
 COLORS = {"baseline": "#b5520b", "accelerated": "#1f5fa8"}
 
 
-def text(spread: dict | None, form: str) -> str:
-    if spread is None:
-        return "-"
-    mean = form.format(spread["mean"])
-    return mean if spread["stdev"] is None else f"{mean} ± {form.format(spread['stdev'])}"
-
-
 def table(results: Results) -> str:
     """Finished runs; mean ± standard deviation over seeds."""
     rows = [("network", "seeds", "best accuracy", "final accuracy", "steps to baseline's best", "times fewer")]
-    for network, row in summary(results).items():
+    for network, row in results.summary().items():
         reached, of = row["reached"]
         steps = text(row["steps_to_baseline_best"], "{:,.0f}")
         if reached < of:
@@ -39,24 +33,24 @@ def table(results: Results) -> str:
 
 def figure(results: Results) -> Path | None:
     """Test accuracy against steps and against seconds of training; mean over seeds, band from lowest to highest."""
-    if not results.runs:
+    if not any(map(results.complete, NETWORKS)):
         return None
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     for network, label in NETWORKS.items():
-        runs = results.of(network)
+        runs = results.complete(network)
         if not runs:
             continue
         accuracy = np.array([run.accuracy for run in runs])
         for ax, x in zip(axes, (runs[0].steps, np.mean([run.seconds for run in runs], 0)), strict=True):
             ax.fill_between(x, accuracy.min(0), accuracy.max(0), color=COLORS[network], alpha=0.25, linewidth=0)
             ax.plot(x, accuracy.mean(0), color=COLORS[network], label=label, linewidth=1.5)
-    best = [max(run.accuracy) for run in results.of("baseline")]
+    best = [max(run.accuracy) for run in results.complete("baseline")]
     if best:
         for ax in axes:
             ax.axhline(np.mean(best), color=COLORS["baseline"], linewidth=0.8, linestyle=":")
     axes[0].set(xlabel="training steps", ylabel="test accuracy")
     axes[1].set(xlabel="seconds of training, first steps included")
-    seeds = min(len(runs) for runs in map(results.of, NETWORKS) if runs)
+    seeds = min(len(runs) for runs in map(results.complete, NETWORKS) if runs)
     band = f"mean of {seeds} seeds, band from lowest to highest" if seeds > 1 else "one seed"
     axes[0].set_title(f"{results.settings.dataset}: {band}", fontsize=9, loc="left")
     axes[1].set_title("dotted: the baseline's best", fontsize=9, loc="left")

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 # TensorFlow's notes on the machine are of no use to a reader of the table.
@@ -69,13 +70,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        from tqdm import tqdm
-
         from examples.mnist_sigmoid import report
         from examples.mnist_sigmoid.data import DatasetMissing, load
         from examples.mnist_sigmoid.network import NETWORKS
-        from examples.mnist_sigmoid.results import Results, Settings, SettingsDiffer
+        from examples.mnist_sigmoid.results import Results, Settings
         from examples.mnist_sigmoid.training import train
+        from examples.progress import with_bar
+        from examples.results import SettingsDiffer
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
@@ -100,25 +101,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for seed in range(options.seeds):
             for network, label in NETWORKS.items():
-                run = results.run(network, seed)
-                start = run.steps[-1] if run.steps else 0
                 title = f"{label}, seed {seed + 1} of {options.seeds}"
-                with tqdm(desc=title, total=options.steps, initial=start, unit="step", ascii=True) as bar:
-                    if start == options.steps:
-                        continue
-
-                    def show(run, bar=bar):
-                        bar.update(run.steps[-1] - bar.n)
-                        bar.set_postfix(accuracy=f"{run.accuracy[-1]:.4f}")
-
-                    train(results, run, data, show)
+                with_bar(results, results.run(network, seed), title, partial(train, data))
     except KeyboardInterrupt:
         interrupted = True
 
     drawn = report.figure(results)
     if drawn:
         print(f"\n{report.table(results)}\n\nFigure: {drawn}")
-    print(f"Results: {results.folder / 'results.json'}")
+    print(f"Results: {results.path}")
     if interrupted:
         print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
         return 130

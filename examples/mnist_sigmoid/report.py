@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 
 from examples.mnist_sigmoid.network import NETWORKS
-from examples.mnist_sigmoid.results import Results, Run, summary
+from examples.mnist_sigmoid.results import Results, Run
+from examples.results import text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -20,23 +21,23 @@ def table(results: Results) -> str:
     rows = [
         ("network", "seeds", "final accuracy", "best accuracy", "steps to plain's best", "times fewer", "training time")
     ]
-    found = summary(results)
+    found = results.summary()
     for network, label in NETWORKS.items():
         if network not in found:
             continue
         row = found[network]
         reached, of = row["reached_plain_best"]
-        steps = _text(row["steps_to_plain_best"], "{:,.0f}") if reached else "not reached"
+        steps = text(row["steps_to_plain_best"], "{:,.0f}") if reached else "not reached"
         if reached < of:
             steps += f" ({reached} of {of} seeds)"
         rows.append(
             (
                 label,
                 str(row["seeds"]),
-                _text(row["final_accuracy"], "{:.2%}"),
-                _text(row["best_accuracy"], "{:.2%}"),
+                text(row["final_accuracy"], "{:.2%}"),
+                text(row["best_accuracy"], "{:.2%}"),
                 steps,
-                _text(row.get("times_fewer_steps"), "{:.1f}"),
+                text(row.get("times_fewer_steps"), "{:.1f}"),
                 f"{row['seconds']:.0f} s",
             )
         )
@@ -98,10 +99,3 @@ def _draw_percentiles(ax: plt.Axes, run: Run, color: str) -> None:
         ax.annotate(
             name, (run.steps[-1], values[-1]), (4, 0), textcoords="offset points", va="center", fontsize=8, color=color
         )
-
-
-def _text(spread: dict | None, form: str) -> str:
-    if spread is None:
-        return "-"
-    text = form.format(spread["mean"])
-    return text if spread["stdev"] is None else f"{text} ± {form.format(spread['stdev'])}"

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from examples.checkpoint import Checkpoint
 from examples.mnist_sigmoid.data import Data
 from examples.mnist_sigmoid.network import LAST_SIGMOID_INPUT, build
 from examples.mnist_sigmoid.results import Results, Run
@@ -14,11 +15,10 @@ from examples.mnist_sigmoid.results import Results, Run
 PERCENTILES = (15, 50, 85)
 
 
-def train(results: Results, run: Run, data: Data, on_measurement: Callable[[Run], None]) -> None:
+def train(data: Data, results: Results, run: Run, on_measurement: Callable[[Run], None]) -> None:
     """Trains `run` to its end, from where it stands, and saves `results` after each measurement."""
     settings = results.settings
     chunk = settings.steps // settings.measurements
-    results.folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(run.seed)
     model = build(run.network, data.x_train.shape[1], settings.initial_stddev, run.seed)
     model.compile(
@@ -29,8 +29,8 @@ def train(results: Results, run: Run, data: Data, on_measurement: Callable[[Run]
     )
     recorder = Recorder(results, run, data, on_measurement)
     recorder.set_model(model)
-    if run.steps:
-        recorder.restore()
+    if run.steps and not recorder.checkpoint.restore(model):
+        run.forget()
     if not run.steps:
         recorder.measure(step=0, seconds=0.0)
     done = len(run.steps) - 1
@@ -43,7 +43,6 @@ def train(results: Results, run: Run, data: Data, on_measurement: Callable[[Run]
         shuffle=False,
         verbose=0,
     )
-    recorder.checkpoint().unlink(missing_ok=True)
 
 
 def batches(data: Data, batch_size: int, steps: int, seed: int, first: int = 0) -> tf.data.Dataset:
@@ -67,6 +66,7 @@ class Recorder(keras.callbacks.Callback):
     def __init__(self, results: Results, run: Run, data: Data, on_measurement: Callable[[Run], None]):
         super().__init__()
         self.results, self.test_run, self.on_measurement = results, run, on_measurement
+        self.checkpoint = Checkpoint(results, run)
         self.x, self.y = tf.constant(data.x_test, "float32"), data.y_test
 
     def set_model(self, model: keras.Model) -> None:
@@ -90,24 +90,5 @@ class Recorder(keras.callbacks.Callback):
         unit = sigmoid_inputs[:, self.results.settings.sigmoid]
         run.percentiles.append([round(float(p), 3) for p in np.percentile(unit, PERCENTILES)])
         run.seconds = round(run.seconds + seconds, 3)
-        # The weights go first, under the number of measurements that they belong to: a kill in between loses one
-        # stretch, no more.
-        before = self.checkpoint(len(run.steps) - 1)
-        self.model.save_weights(self.checkpoint())
-        self.results.save()
-        before.unlink(missing_ok=True)
+        self.checkpoint.save(self.model)
         self.on_measurement(run)
-
-    def checkpoint(self, measurements: int | None = None):
-        """Where the weights are after so many measurements."""
-        run = self.test_run
-        count = len(run.steps) if measurements is None else measurements
-        return self.results.folder / f"{run.network}-{run.seed}-{count}.weights.h5"
-
-    def restore(self) -> None:
-        """Loads the weights of the last measurement; where they are lost, the run starts anew."""
-        try:
-            self.model.load_weights(self.checkpoint())
-        except (OSError, ValueError):
-            run = self.test_run
-            run.steps, run.accuracy, run.percentiles, run.seconds = [], [], [], 0.0

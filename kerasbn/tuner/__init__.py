@@ -12,10 +12,10 @@ except ImportError as error:
         'Install them with `pip install "kerasbn[tuning]"`.'
     ) from error
 
+from kerasbn.callbacks import StopOnDivergence
 from kerasbn.tuner.higher_learning_rate import HigherLearningRate
 from kerasbn.tuner.largest_stable import LargestStable, StableRates, largest_stable_learning_rate
 from kerasbn.tuner.objectives import AreaUnderCurve, FinalValue, StepsToTarget
-from kerasbn.tuner.stop_on_divergence import StopOnDivergence
 from kerasbn.tuner.tuners import BayesianOptimization, DivergenceAware, GridSearch, Hyperband, RandomSearch
 
 __all__ = [

@@ -2,16 +2,16 @@
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from kerasbn.arguments import count, positive
+from kerasbn.intervals import Interval, geometric_mean
 from kerasbn.layers.arguments import number, one_of
 from kerasbn.learning_rate_sweep import Sweep, batches
 from kerasbn.transforms import batch_normalize
@@ -20,18 +20,6 @@ from kerasbn.tuner.higher_learning_rate import ARMS
 
 #: How far apart the first rates are that are tried, before the interval between a stable and another one is halved.
 STRIDE = 4.0
-
-
-class Interval(NamedTuple):
-    """A mean over seeds with its confidence interval; without one, infinite, if there is one seed."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """As in ``6.1 (4.8 to 7.7)``."""
-        return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class StableRates:
 
     def rate(self, arm: str, confidence: float = 0.95) -> Interval:
         """Geometric mean over seeds with the interval of Student's t, on the logarithms; see `ratio`."""
-        return _geometric(self.rates[arm], confidence)
+        return geometric_mean(self.rates[arm], confidence)
 
     def ratio(self, confidence: float = 0.95) -> Interval:
         """How many times higher a rate the normalized network stands: geometric mean and interval over seeds.
@@ -66,7 +54,7 @@ class StableRates:
         if set(self.rates) != set(ARMS):
             raise ValueError(f"A ratio needs both arms, {ARMS}. Received: {tuple(self.rates)}.")
         pairs = zip(*(self.rates[arm] for arm in reversed(ARMS)), strict=True)
-        return _geometric([high / low for high, low in pairs], confidence)
+        return geometric_mean([high / low for high, low in pairs], confidence)
 
 
 class LargestStable(list[StableRates]):
@@ -272,16 +260,3 @@ def _largest(stable: Callable[[float], bool], rate: float, lowest: float, highes
         middle = math.sqrt(low * high)
         low, high = (middle, high) if stable(middle) else (low, middle)
     return low
-
-
-def _geometric(values: Sequence[float], confidence: float) -> Interval:
-    if not all(0 < value < math.inf for value in values):
-        return Interval(math.nan, math.nan, math.nan)
-    logs = [math.log(value) for value in values]
-    mean = statistics.fmean(logs)
-    if len(logs) < 2:
-        return Interval(math.exp(mean), 0.0, math.inf)
-    from scipy import stats
-
-    margin = float(stats.t.ppf((1 + confidence) / 2, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return Interval(math.exp(mean), math.exp(mean - margin), math.exp(mean + margin))

@@ -11,8 +11,8 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
+from kerasbn.callbacks import StopOnDivergence
 from kerasbn.tuner.objectives import Curve, CurveObjective, aligned
-from kerasbn.tuner.stop_on_divergence import StopOnDivergence
 
 EXECUTIONS = "executions.json"
 

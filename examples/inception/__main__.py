@@ -1,0 +1,174 @@
+"""`python -m examples.inception`: trains the networks of Sec. 4.2.2, prints the table of Fig. 3 and draws Fig. 2."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from examples.mnist_sigmoid.__main__ import positive
+
+EXAMPLES = """examples:
+  python -m examples.inception                          scikit-learn's digits, some minutes
+  python -m examples.inception --full                   CIFAR-10, hours; killed, it goes on where it was measured last
+  python -m examples.inception --full --seeds 5         two seeds more, if there are three
+  python -m examples.inception --networks inception bn_x5 --seeds 2
+  python -m examples.inception.report RESULTS           table and figures of what is there so far
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for a data set."""
+
+    baseline_steps: int
+    steps: int
+    every: int
+    seeds: int
+    search_steps: int
+    learning_rate: float = 0.03  # the best of three in 1,500 steps of CIFAR-10: see examples/accelerate
+
+
+PRESETS = {
+    "digits": Preset(baseline_steps=600, steps=300, every=20, seeds=1, search_steps=300),
+    "cifar10": Preset(baseline_steps=18_000, steps=6_000, every=250, seeds=3, search_steps=2_000),
+}
+RATES = (0.0075, 0.015, 0.03, 0.06, 0.12)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    settings = _settings(parser, options)
+    try:
+        from examples.accelerate.data import DatasetMissing, load
+        from examples.inception import report
+        from examples.inception.networks import NETWORKS
+        from examples.inception.results import Results, Settings
+        from examples.inception.training import train
+        from examples.progress import with_bar
+        from examples.results import SettingsDiffer
+    except ModuleNotFoundError as error:
+        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
+        return 2
+
+    unknown = sorted(set(options.networks or ()) - set(NETWORKS))
+    if unknown:
+        parser.error(f"argument --networks: must be of {', '.join(NETWORKS)}. Received: {', '.join(unknown)}")
+    out = options.out or Path("runs/inception") / options.dataset
+    try:
+        results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
+        images = load(options.dataset, options.data_dir, options.download, command="examples.inception")
+    except (SettingsDiffer, DatasetMissing) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    def train_all(labels: dict[str, str], seeds: int) -> None:
+        for seed in range(seeds):
+            for name, label in labels.items():
+                title = f"{label}, seed {seed + 1} of {seeds}"
+                with_bar(results, results.run(name, seed), title, partial(train, images))
+
+    try:
+        train_all({name: f"search, {rate:g}" for name, rate in results.search.items()}, results.settings.search_seeds)
+        if results.search:
+            print(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}", flush=True)
+        if results.learning_rate is None:
+            print(
+                f"Every rate of the search diverged. Received: {_joined(results.settings.search_rates)}. Give lower "
+                "`--search-rates`, and another `--out`.",
+                file=sys.stderr,
+            )
+            return 2
+        chosen = {name: each.label for name, each in NETWORKS.items() if name in (options.networks or NETWORKS)}
+        train_all(chosen, options.seeds)
+    except KeyboardInterrupt:
+        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    written = report.write(results, out)
+    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.inception",
+        description=(
+            "Ioffe & Szegedy 2015, Sec. 4.2.2: a small Inception without batch normalization, with it, and accelerated "
+            "by factors of 5 and 30; with ReLU and sigmoid. Prints the table of Fig. 3, writes results.json, table.md, "
+            "figure2.png and figure2_time.png. Can be killed at any time; the same command goes on at the last "
+            "measurement and trains nothing twice."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+
+    def preset(name: str) -> str:
+        return ", ".join(f"{getattr(preset, name):,} for {dataset}" for dataset, preset in PRESETS.items())
+
+    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
+    add("--full", action="store_true", help="the same as --dataset cifar10 --search")
+    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
+    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    add("--networks", nargs="+", metavar="NETWORK", help="which are trained (default: all)")
+    add("--seeds", type=positive(int), help=f"trainings of each network (default: {preset('seeds')})")
+    add(
+        "--baseline-steps",
+        type=positive(int),
+        help=f"of Inception and BN-Baseline, whose rate falls to a tenth in them (default: {preset('baseline_steps')})",
+    )
+    add("--steps", type=positive(int), help=f"of the other networks (default: {preset('steps')})")
+    add("--every", type=positive(int), help=f"steps between two measurements (default: {preset('every')})")
+    add("--batch-size", type=positive(int), default=32, help="images a step (default: %(default)s)")
+    rates = parser.add_mutually_exclusive_group()
+    rates.add_argument("--learning-rate", type=positive(float), help="of the baseline, at the start (default: 0.03)")
+    rates.add_argument("--search", action="store_true", help="take the best of --search-rates for the baseline")
+    add("--search-rates", type=positive(float), nargs="+", metavar="RATE", help=f"(default: {_joined(RATES)})")
+    add(
+        "--search-steps",
+        type=positive(int),
+        help=f"of each training of the search (default: {preset('search_steps')})",
+    )
+    add("--search-seeds", type=positive(int), help="trainings with each rate (default: 1)")
+    add("--out", type=Path, help="where results go (default: runs/inception/DATASET)")
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that presets have defaults for; sets those of `options` that are not settings."""
+    if options.full:
+        options.dataset = "cifar10"
+    preset = PRESETS[options.dataset]
+    options.seeds = options.seeds or preset.seeds
+    searching = options.search or (options.full and options.learning_rate is None)
+    for name in ("search_rates", "search_steps", "search_seeds"):
+        if getattr(options, name) and not searching:
+            parser.error(f"argument --{name.replace('_', '-')}: is of --search, which was not asked for")
+    found = {name: getattr(options, name) or getattr(preset, name) for name in ("baseline_steps", "steps", "every")}
+    found["search_steps"] = (options.search_steps or preset.search_steps) if searching else 0
+    uneven = [f"{name} {found[name]}" for name in found if found[name] % found["every"]]
+    if uneven:
+        parser.error(
+            f"argument --every: must divide the steps of each training. Received: {found['every']}, "
+            f"and {', '.join(uneven)}"
+        )
+    return {
+        **found,
+        "learning_rate": None if searching else options.learning_rate or preset.learning_rate,
+        "search_rates": tuple(sorted(set(options.search_rates or RATES))) if searching else (),
+        "search_seeds": (options.search_seeds or 1) if searching else 0,
+    }
+
+
+def _joined(rates: Iterable[float]) -> str:
+    return " ".join(f"{rate:g}" for rate in rates)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
