@@ -146,7 +146,7 @@ def test_networks(name):
     normalized, accelerated = name.startswith("bn_"), name.startswith("bn_x")
     assert [layer.momentum for layer in layers(model, kerasbn.BatchNorm)] == [0.9] * (22 if normalized else 0)
     assert len(layers(model, kerasbn.LocalResponseNormalization)) == (0 if accelerated else 2)
-    assert model.get_layer("logits").kernel_regularizer.l2 == pytest.approx(L2 / 5 if accelerated else L2)
+    assert float(model.get_layer("logits").kernel_regularizer.l2) == pytest.approx(L2 / 5 if accelerated else L2)
     assert model.get_layer("random_brightness").factor[1] == pytest.approx(0.1 if accelerated else 0.2)
     assert model.get_layer("dropout").rate == DROPOUT  # the callback removes it
     activations = {layer.activation.__name__ for layer in model.layers if hasattr(layer, "activation")} - {"linear"}
