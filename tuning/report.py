@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.report import write_whole
 from examples.mnist_sigmoid.__main__ import positive
+from kerasbn.table import table as columns
 from tuning import figures, summary
 from tuning.page import page
 from tuning.results import ResultsMissing, Study, read
@@ -61,10 +62,7 @@ def write(study: Study, folder: Path, target: float | None = None) -> Path:
 
 def table(study: Study, target: float | None = None) -> str:
     """The trials as a table for the terminal."""
-    lines = summary.table(study, summary.target(study) if target is None else target)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]
-    return "\n".join([aligned[0], "  ".join("-" * width for width in widths), *aligned[1:]])
+    return columns(summary.table(study, summary.target(study) if target is None else target))
 
 
 def main(arguments: list[str] | None = None) -> int:

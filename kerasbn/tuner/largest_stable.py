@@ -14,6 +14,7 @@ from kerasbn.arguments import count, positive
 from kerasbn.intervals import Interval, geometric_mean
 from kerasbn.layers.arguments import number, one_of
 from kerasbn.learning_rate_sweep import Sweep, batches
+from kerasbn.table import table
 from kerasbn.transforms import batch_normalize
 from kerasbn.transforms.batch_normalization import Where
 from kerasbn.tuner.higher_learning_rate import ARMS
@@ -72,9 +73,7 @@ class LargestStable(list[StableRates]):
             ]
             for each in self
         ]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
-        return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+        return table([head, *rows])
 
 
 def largest_stable_learning_rate(
