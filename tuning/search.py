@@ -17,6 +17,8 @@ from tuning.trials import Progress, Seeded, Tuner
 
 PROJECT = "trials"
 STABLE = "stable.json"
+#: Not 0, which Keras Tuner takes for none.
+ORACLE_SEED = 1
 #: Arguments of `BatchNorm`: trainings are short, and moving statistics must keep up.
 LAYERS: dict[str, Any] = {"momentum": 0.9}
 
@@ -25,7 +27,7 @@ def oracle(out: Path, settings: Settings) -> Any:
     """A new oracle with the settings of the study."""
     file = out / PROJECT / "oracle.json"
     return ORACLES[settings.oracle](
-        file=file, objective=settings.measured(), max_trials=settings.trials, seed=settings.seeds
+        file=file, objective=settings.measured(), max_trials=settings.trials, seed=ORACLE_SEED
     )
 
 
