@@ -14,6 +14,9 @@ from examples.checkpoint import Checkpoint
 from examples.results import Results, Run
 from kerasbn.callbacks import StopOnDivergence
 
+#: From images and a seed to other images.
+Augment = Callable[[Any, Any], Any]
+
 CLASSES = 10
 TEST_BATCH = 500
 
@@ -40,6 +43,8 @@ def train(
     *,
     every: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    explosion: float = 10.0,
+    augment: Augment | None = None,
     on_measurement: Callable[[Measured], None],
 ) -> None:
     """Trains `run` to its end, from where it stands, and saves `results` after each measurement.
@@ -52,6 +57,9 @@ def train(
         images: The images.
         every: How many steps there are between two measurements.
         callbacks: Those of the network.
+        explosion: How many times the loss of guessing a loss may exceed it; then the training has diverged.
+        augment: Function from the images of a batch and a seed, two integers that are others for each batch, to the
+            images that are trained on.
         on_measurement: Function that is told of each measurement.
     """
     checkpoint = Checkpoint(results, run)
@@ -59,9 +67,9 @@ def train(
         run.forget()
     done = len(run.steps)
     # The loss of guessing, and not the first that is seen, which is another one where a training is resumed.
-    divergence = StopOnDivergence(normal_loss=math.log(CLASSES))
+    divergence = StopOnDivergence(explosion, normal_loss=math.log(CLASSES))
     model.fit(
-        batches(images, order, results.settings.batch_size, first=done * every),
+        batches(images, order, results.settings.batch_size, first=done * every, augment=augment, seed=run.seed),
         initial_epoch=done,
         epochs=results.planned(run.network) // every,
         steps_per_epoch=every,
@@ -71,11 +79,22 @@ def train(
     )
 
 
-def batches(images: Images, order: tf.data.Dataset, batch_size: int, first: int = 0) -> tf.data.Dataset:
+def batches(
+    images: Images,
+    order: tf.data.Dataset,
+    batch_size: int,
+    first: int = 0,
+    augment: Augment | None = None,
+    seed: int = 0,
+) -> tf.data.Dataset:
     """Batches of `order`, again and again, from number `first` on: the same ones wherever training starts."""
     x, y = tf.constant(images.x_train), tf.constant(images.y_train)
-    rows = order.repeat().batch(batch_size).skip(first)
-    return rows.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows))).prefetch(4)
+
+    def read(number: Any, rows: Any) -> tuple[Any, Any]:
+        chosen = tf.gather(x, rows)
+        return chosen if augment is None else augment(chosen, tf.stack([seed, number])), tf.gather(y, rows)
+
+    return order.repeat().batch(batch_size).enumerate().skip(first).map(read).prefetch(4)
 
 
 class _Recorder(keras.callbacks.Callback):

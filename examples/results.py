@@ -23,11 +23,17 @@ class ResultsMissing(Exception):
 
 
 @dataclass
-class Run:
-    """One training of one network: what was measured, an entry a measurement. An experiment adds fields of its own."""
+class Entry:
+    """What is known of one network with one seed. An experiment adds fields of its own."""
 
     network: str
     seed: int
+
+
+@dataclass
+class Run(Entry):
+    """One training of one network: what was measured, an entry a measurement. An experiment adds fields of its own."""
+
     steps: list[int] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
 
@@ -47,7 +53,10 @@ class Run:
 
 @dataclass
 class Results:
-    """All runs of one experiment, kept in a folder. An experiment says which, and of what classes its parts are."""
+    """All runs of one experiment, kept in a folder. An experiment says which, and of what classes its parts are.
+
+    Where they are no trainings, it says by `has_ended` when one of them is whole.
+    """
 
     folder: Path
     settings: Any
@@ -55,12 +64,13 @@ class Results:
 
     experiment: ClassVar[str]
     settings_class: ClassVar[type]
-    run_class: ClassVar[type[Run]]
+    run_class: ClassVar[type[Entry]]
+    file: ClassVar[str] = FILE
 
     @property
     def path(self) -> Path:
         """The file."""
-        return self.folder / FILE
+        return self.folder / self.file
 
     @classmethod
     def open(cls, folder: Path, settings: Any) -> Self:
@@ -69,7 +79,7 @@ class Results:
         Raises:
             SettingsDiffer: If `folder` has results of other settings, which are left as they are.
         """
-        path = folder / FILE
+        path = folder / cls.file
         if not path.exists():
             return cls(folder, settings)
         try:
@@ -99,7 +109,7 @@ class Results:
         Raises:
             ResultsMissing: If there are none.
         """
-        file = path / FILE if path.is_dir() else path
+        file = path / cls.file if path.is_dir() else path
         try:
             settings, runs = cls._parsed(file)
             return cls(file.parent, cls.settings_class(**settings), runs)
