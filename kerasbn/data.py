@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from kerasbn.layers import arguments
 
+__all__ = ["shuffle_within_shards"]
+
 
 def shuffle_within_shards(
     files_or_dataset: Any,

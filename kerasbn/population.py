@@ -104,9 +104,10 @@ def recalibrate(
             of samples do.
         steps: Integer, how many batches are read, or `None` for all.
         layers: Which: `None` for all, at any depth, that run in training mode in training: those with ``trainable =
-            False``, frozen (`kerasbn.freeze`) or called with ``training=False`` stay as they are, and normalize with
-            what they have. Or a name or several, or a function of a layer that says whether it is meant: these are
-            run in training mode whatever they are, and all others in inference mode. A layer stands for all in it.
+            False``, frozen (`kerasbn.freeze`) or called with ``training=False`` in Python code (functional models
+            override that) stay as they are, and normalize with what they have. Or a name or several, or a function of
+            a layer that says whether it is meant: these are run in training mode whatever they are, and all others in
+            inference mode. A layer stands for all in it.
         batch_size: Integer, samples in a batch, for arrays.
         seed: Integer, chooses the order, for arrays.
         verbose: 0 for silence, 1 for a progress bar, 2 for one line, as in `predict`.

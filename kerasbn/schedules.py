@@ -10,6 +10,8 @@ import keras
 from kerasbn.arguments import positive
 from kerasbn.layers.arguments import number
 
+__all__ = ["Accelerated", "accelerated_epochs"]
+
 
 @keras.saving.register_keras_serializable("kerasbn")
 class Accelerated(keras.optimizers.schedules.LearningRateSchedule):

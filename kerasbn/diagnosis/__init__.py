@@ -26,23 +26,23 @@ def diagnose(
     The model runs over the data once in training mode, as by `kerasbn.recalibrate`, and nothing of it is changed.
     Looked for are:
 
-    ======================== ======= =========================================================================
-    kind                     found   value
-    ======================== ======= =========================================================================
-    not finite               any     weights and statistics of the layer that are NaN or infinite
-    moving statistics        > 0.1   gap: root mean square of the difference that inference makes, in sigmas of
-                                     the output, in the worst channel; an error above 0.5
-    momentum                 > 0.05  with such a gap: ``momentum ** steps``, what is left of the initial values
-    dead channels            any     channels with less than 1e-4 of the median deviation of the layer
-    exploding channels       > 1e4   largest deviation of a channel, as times the median
-    gamma near zero          any     channels whose abs(gamma) is below 1e-3 of the median
-    small batches            > 0.3   ``sqrt(2 / (m - 1))``, the relative error of a variance of `m` Gaussian values
-    epsilon                  > 0.5   ``epsilon / (variance + epsilon)`` in the worst channel that lives
-    float16 overflow         > 65504 ``|mean| + 8 sigma`` of the inputs of a layer that computes in float16
-    bias before              any     largest bias of a linear layer right before, which has no effect
-    after the nonlinearity   any     1
-    dropout before           > 0     rate of dropout before it, which shifts the variance in inference
-    ======================== ======= =========================================================================
+        ======================== ======= =========================================================================
+        kind                     found   value
+        ======================== ======= =========================================================================
+        not finite               any     weights and statistics of the layer that are NaN or infinite
+        moving statistics        > 0.1   gap: root mean square of the difference that inference makes, in sigmas of
+                                         the output, in the worst channel; an error above 0.5
+        momentum                 > 0.05  with such a gap: ``momentum ** steps``, what is left of the initial values
+        dead channels            any     channels with less than 1e-4 of the median deviation of the layer
+        exploding channels       > 1e4   largest deviation of a channel, as times the median
+        gamma near zero          any     channels whose abs(gamma) is below 1e-3 of the median
+        small batches            > 0.3   ``sqrt(2 / (m - 1))``, the relative error of a variance of `m` Gaussian values
+        epsilon                  > 0.5   ``epsilon / (variance + epsilon)`` in the worst channel that lives
+        float16 overflow         > 65504 ``|mean| + 8 sigma`` of the inputs of a layer that computes in float16
+        bias before              any     largest bias of a linear layer right before, which has no effect
+        after the nonlinearity   any     1
+        dropout before           > 0     rate of dropout before it, which shifts the variance in inference
+        ======================== ======= =========================================================================
 
     The last three are read off the graph of functional and Sequential models. Frozen layers (``trainable=False``) are
     not looked at: they normalize with what they have.

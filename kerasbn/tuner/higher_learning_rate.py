@@ -30,18 +30,18 @@ class HigherLearningRate(keras_tuner.HyperModel):
     Searched are these hyperparameters, beside those of your own `build`; each argument lists the values of one, a
     single value fixes it, and an empty sequence leaves it out:
 
-    ===============================  ==============================================================================
-    ``kerasbn/arm``                  ``"plain"``, as it is; ``"normalized"``, by `kerasbn.batch_normalize`
-    ``kerasbn/learning_rate_factor`` log-uniform; 1 first
-    ``kerasbn/decay_speedup``        how many steps of your schedule pass in one; a rate that is a number has none
-    ``kerasbn/warmup_steps``         over so many steps the factor rises from 1
-    ``kerasbn/dropout``              the rate that dropout is lowered to: 1 keeps it, 0 removes it; if there is some
-    ``kerasbn/weight_decay_factor``  what weight decay, as penalty or in the optimizer, is multiplied by
-    ``kerasbn/initialization_scale`` what the initial kernels are multiplied by
-    ``kerasbn/activation``           the hidden nonlinearity, ``"as_is"`` for yours
-    ``kerasbn/batch_size``           for arrays: that of `fit`
-    ``kerasbn/momentum``             of the optimizer, `SGD` or `RMSprop`
-    ===============================  ==============================================================================
+        ===============================  ==============================================================================
+        ``kerasbn/arm``                  ``"plain"``, as it is; ``"normalized"``, by `kerasbn.batch_normalize`
+        ``kerasbn/learning_rate_factor`` log-uniform; 1 first
+        ``kerasbn/decay_speedup``        how many steps of your schedule pass in one; a rate that is a number has none
+        ``kerasbn/warmup_steps``         over so many steps the factor rises from 1
+        ``kerasbn/dropout``              the rate that dropout is lowered to: 1 keeps it, 0 removes it; if there is some
+        ``kerasbn/weight_decay_factor``  what weight decay, as penalty or in the optimizer, is multiplied by
+        ``kerasbn/initialization_scale`` what the initial kernels are multiplied by
+        ``kerasbn/activation``           the hidden nonlinearity, ``"as_is"`` for yours
+        ``kerasbn/batch_size``           for arrays: that of `fit`
+        ``kerasbn/momentum``             of the optimizer, `SGD` or `RMSprop`
+        ===============================  ==============================================================================
 
     It works with every tuner; those of `kerasbn.tuner` make a result of the trials that diverge.
 
