@@ -38,6 +38,27 @@ def test_behind_it_a_normalization_makes_it_nothing():
     assert not np.allclose(scale_initialization(model, 8.0)(u), model(u))
 
 
+@pytest.mark.parametrize(
+    "layers", ["a", ["a"], lambda layer: isinstance(layer, keras.layers.Conv1D)], ids=["name", "names", "function"]
+)
+def test_only_the_layers_that_are_meant(layers):
+    inner = keras.Sequential([keras.Input((5, 4)), keras.layers.Conv1D(3, 2, name="a")], name="inner")
+    model = keras.Sequential([keras.Input((5, 4)), inner, keras.layers.Dense(2, name="b")])
+    new = scale_initialization(model, 2.0, layers)
+    scaled = [variable.path for variable in new.weights if variable.path.endswith("a/kernel")]
+    assert len(scaled) == 1
+    for old, variable in zip(model.weights, new.weights, strict=True):
+        np.testing.assert_array_equal(variable, (2.0 if variable.path in scaled else 1.0) * old.numpy())
+    within = scale_initialization(model, 2.0, "inner")  # a layer stands for all in it
+    np.testing.assert_array_equal(within.get_weights()[0], new.get_weights()[0])
+
+
+def test_layers_must_be_there():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    with pytest.raises(ValueError, match=r"there is no 'c'. Layers are \['a'\]"):
+        scale_initialization(model, 2.0, ["a", "c"])
+
+
 @pytest.mark.parametrize("factor", [0, -1, np.inf, "x"])
 def test_the_factor_is_checked(factor):
     with pytest.raises(ValueError, match="`factor` must be a finite number above 0"):
