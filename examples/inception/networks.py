@@ -21,6 +21,9 @@ class Network:
         accelerated: Whether it has the other changes of Sec. 4.2.1, too.
         activation: Of its hidden layers.
         long: Whether it is trained for as many steps as the baseline.
+        dropout: What dropout is lowered to where it is accelerated.
+        initialization: What the initial weights of the convolutions are multiplied by.
+        per_activation: Whether the last hidden layer has statistics for each activation, and not for each map.
     """
 
     label: str
@@ -29,8 +32,13 @@ class Network:
     accelerated: bool = False
     activation: str = "relu"
     long: bool = False
+    dropout: float = 0.0
+    initialization: float = 1.0
+    per_activation: bool = False
 
 
+#: The convolutions of the last hidden layer: the ends of the branches of its block.
+LAST = ("c_1x1", "c_3x3", "c_5x5_2", "c_pool_1x1")
 BASELINE = "inception"
 NETWORKS = {
     BASELINE: Network("Inception", long=True),
@@ -68,9 +76,21 @@ def build(
     order = tf.data.Dataset.range(examples)
     if network.activation != "relu":
         model = kerasbn.transforms.replace_activations(model, network.activation)
+    if network.initialization != 1.0:
+        model = kerasbn.transforms.scale_initialization(model, network.initialization, _is_convolution)
+    if network.per_activation:  # what is normalized here is left alone below
+        model = kerasbn.batch_normalize(model, _is_last, axis=(1, 2, 3), momentum=momentum)
     if network.accelerated:
-        fast = kerasbn.accelerate(model, order, network.factor, seed=seed, momentum=momentum)
+        fast = kerasbn.accelerate(model, order, network.factor, dropout=network.dropout, seed=seed, momentum=momentum)
         return fast.model, fast.callbacks, fast.data
     if network.normalized:
         model = kerasbn.batch_normalize(model, momentum=momentum)
     return model, [], order.shuffle(BUFFER, seed=seed)
+
+
+def _is_convolution(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Conv2D)
+
+
+def _is_last(layer: keras.layers.Layer) -> bool:
+    return layer.name in LAST
