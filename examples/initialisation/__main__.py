@@ -1,0 +1,153 @@
+"""`python -m examples.initialisation`: trains the grid of scales and rates, prints a table and draws heat maps."""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from examples.mnist_sigmoid.__main__ import positive
+
+EXAMPLES = """examples:
+  python -m examples.initialisation                        scikit-learn's digits, some minutes
+  python -m examples.initialisation --full --download      CIFAR-10; killed, it goes on at the cell that it was at
+  python -m examples.initialisation --full --seeds 3       a seed more, if there are two
+  python -m examples.initialisation --scales 0.1 1 10 --rates 0.01 0.1 --out runs/coarse
+  python -m examples.initialisation.report RESULTS         table and heat maps of what is there so far
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for a data set."""
+
+    steps: int
+    seeds: int
+
+
+PRESETS = {
+    "digits": Preset(steps=200, seeds=3),
+    "mnist": Preset(steps=300, seeds=2),
+    "cifar10": Preset(steps=300, seeds=2),
+}
+SCALES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    settings = _settings(options)
+    try:
+        from tqdm import tqdm
+
+        from examples.accelerate.data import DatasetMissing, load
+        from examples.initialisation import report
+        from examples.initialisation.network import NETWORKS
+        from examples.initialisation.results import Results, Settings
+        from examples.initialisation.training import Trainer
+        from examples.results import SettingsDiffer
+    except ModuleNotFoundError as error:
+        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
+        return 2
+
+    out = options.out or Path("runs/initialisation") / options.dataset
+    try:
+        results = Results.open(out, Settings(**settings))
+        images = load(options.dataset, options.data_dir, options.download, command="examples.initialisation")
+    except (SettingsDiffer, DatasetMissing) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    try:
+        for network, label in NETWORKS.items():
+            todo = [(cell, seed) for seed in range(options.seeds) for cell in results.cells(network)]
+            todo = [(cell, seed) for cell, seed in todo if (cell.name, seed) not in results.ended()]
+            if not todo:
+                continue
+            trainer = Trainer(network, images, results)
+            with tqdm(todo, desc=label, unit="training", ascii=True) as bar:
+                for cell, seed in bar:
+                    bar.set_postfix_str(f"seed {seed + 1}, scale {cell.scale:g}, rate {cell.rate:g}")
+                    trainer.train(cell, results.run(cell.name, seed), lambda run: None)
+    except KeyboardInterrupt:
+        print("Interrupted. What was trained is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    written = report.write(results, out)
+    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.initialisation",
+        description=(
+            "Ioffe & Szegedy 2015, abstract and Sec. 3.3: a small convolutional network without and with batch "
+            "normalization, trained from initial weights of many scales at many learning rates. Prints a table, writes "
+            "results.json, table.md and heatmaps.png. Can be killed at any time; the same command goes on and trains "
+            "nothing twice."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+
+    def preset(name: str) -> str:
+        return ", ".join(f"{getattr(preset, name):,} for {dataset}" for dataset, preset in PRESETS.items())
+
+    def joined(values: tuple[float, ...]) -> str:
+        return " ".join(f"{value:g}" for value in values)
+
+    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
+    add("--full", action="store_true", help="the same as --dataset cifar10")
+    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
+    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    add("--seeds", type=positive(int), help=f"trainings of each cell (default: {preset('seeds')})")
+    add("--steps", type=positive(int), help=f"of each training (default: {preset('steps')})")
+    add("--batch-size", type=positive(int), default=32, help="images a step (default: %(default)s)")
+    add(
+        "--scales",
+        type=positive(float),
+        nargs="+",
+        default=SCALES,
+        metavar="SCALE",
+        help=f"of the initial weights, in units of He's (default: {joined(SCALES)})",
+    )
+    add(
+        "--rates",
+        type=positive(float),
+        nargs="+",
+        default=RATES,
+        metavar="RATE",
+        help=f"learning rates (default: {joined(RATES)})",
+    )
+    add(
+        "--scaled",
+        choices=("all", "convolutions"),
+        default="all",
+        help="whose weights: all kernels, or not that of the outputs, which nothing normalizes (default: %(default)s)",
+    )
+    add("--out", type=Path, help="where results go (default: runs/initialisation/DATASET)")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings; sets those of `options` that presets have defaults for."""
+    if options.full:
+        options.dataset = "cifar10"
+    preset = PRESETS[options.dataset]
+    options.seeds = options.seeds or preset.seeds
+    return {
+        "dataset": options.dataset,
+        "scales": tuple(sorted(set(options.scales))),
+        "rates": tuple(sorted(set(options.rates))),
+        "steps": options.steps or preset.steps,
+        "batch_size": options.batch_size,
+        "scaled": options.scaled,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
