@@ -23,7 +23,19 @@ from kerasbn.transforms import (
 class Report:
     """What `accelerate` changed: a list of `kerasbn.transforms.Change` for each of its changes, by name.
 
-    An empty list says that there was nothing to change; `None` that the change was switched off. As text it is a table.
+    As text it is a table.
+
+    Args:
+        changes: By the name of each change a list of what was changed, empty if there was nothing, and `None` if the
+            change was switched off. It is an attribute, too.
+
+    Example:
+    >>> print(Report({"dropout": [Change("b", "rate", 0.4, 0.0)], "weight decay": [], "shuffling": None}))
+    change        where  what               old  new
+    ------------  -----  -----------------  ---  ---
+    dropout       b      rate               0.4  0.0
+    weight decay  -      nothing to change
+    shuffling     -      switched off
     """
 
     def __init__(self, changes: dict[str, list[Change] | None]) -> None:

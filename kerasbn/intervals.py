@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """A mean over seeds with its confidence interval; without one, infinite, if there is one seed."""
+    """A mean over seeds with its confidence interval; without one, infinite, if there is one seed.
+
+    Attributes:
+        mean: The mean, or the geometric mean.
+        low: The lower end of the interval.
+        high: The upper end.
+    """
 
     mean: float
     low: float

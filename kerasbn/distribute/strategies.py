@@ -86,15 +86,19 @@ def _gpus() -> list[str]:
 class MultiWorkerMirroredStrategy(_ForKeras, tf.distribute.MultiWorkerMirroredStrategy):
     """`tf.distribute.MultiWorkerMirroredStrategy`, several machines, under which `keras.Model.fit` works.
 
-    With TensorFlow's own, Keras 3 fails before the first step, whatever the layers. Everything else is as there,
-    arguments and the environment variable ``TF_CONFIG`` too: every worker runs the same program with the same data, of
-    which each takes its share of every batch.
+    With TensorFlow's own, Keras 3 fails before the first step, whatever the layers. Everything else is as there, the
+    environment variable ``TF_CONFIG`` too: every worker runs the same program with the same data, of which each takes
+    its share of every batch.
 
     - The constructor waits until all workers are there.
     - When a worker dies, the others end with `tf.errors.UnavailableError`, ``Collective ops is aborted by: ...``,
       within about ten seconds: in TensorFlow a worker counts as dead as soon as its connection breaks, or when its
       heartbeats stay out. Start all again; with `kerasbn.distribute.BackupAndRestore` they go on from the last epoch.
     - A worker may be anyone who reaches the port: TensorFlow does not authenticate. Keep it to a private network.
+
+    Args:
+        cluster_resolver: A `tf.distribute.cluster_resolver.ClusterResolver`; by default one that reads ``TF_CONFIG``.
+        communication_options: A `tf.distribute.experimental.CommunicationOptions`, or `None` for TensorFlow's choice.
 
     Example:
         ::

@@ -30,6 +30,10 @@ class StableRates:
     Attributes:
         setting: What `build` was called with.
         rates: For each arm the rate of each seed: `inf` if all up to `highest` were stable, `nan` if none was.
+
+    Example:
+    >>> StableRates({}, {"plain": [0.1, 0.2], "normalized": [0.4, 0.8]}).ratio().mean
+    4.0
     """
 
     setting: dict[str, Any]
@@ -59,7 +63,15 @@ class StableRates:
 
 
 class LargestStable(list[StableRates]):
-    """`StableRates` for each setting; as text it is a table."""
+    """`StableRates` for each setting; as text it is a table.
+
+    Example:
+    >>> rates = {"plain": [0.1, 0.2, 0.1], "normalized": [0.4, 0.8, 0.8]}
+    >>> print(LargestStable([StableRates({"depth": 2}, rates)]))
+    depth  plain                   normalized             normalized / plain
+    -----  ----------------------  ---------------------  -------------------
+    2      0.126 (0.0466 to 0.34)  0.635 (0.235 to 1.72)  5.04 (1.86 to 13.6)
+    """
 
     def __str__(self) -> str:
         """A line for each setting: the rates and their ratio, each with the interval of 95 %."""
