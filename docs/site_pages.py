@@ -14,7 +14,15 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+#: Where documents that `nav` does not name go, so that to write one is enough.
+SECTIONS = {"examples/*/README.md": "Experiments", "docs/*.md": "How and why"}
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+def on_config(config: Any) -> Any:
+    """Adds the documents that `nav` does not name to the ends of its sections."""
+    add_unnamed(config.nav, ROOT)
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -25,6 +33,14 @@ def on_files(files: Files, config: Any) -> Files:
     for path in reachable(named(config.nav), ROOT):
         files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
     return files
+
+
+def add_unnamed(nav: list[dict[str, Any]], root: Path) -> None:
+    """Adds the documents in `root` that `nav` does not name, in place."""
+    for pattern, title in SECTIONS.items():
+        section = next(part[title] for part in nav if title in part)
+        found = sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
+        section += [path for path in found if path not in named(nav)]
 
 
 def named(nav: Any) -> list[str]:

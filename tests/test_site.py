@@ -44,9 +44,20 @@ def test_nothing_is_in_the_reference_twice():
     assert len(set(map(id, names))) == len(names)
 
 
-def test_every_document_is_in_the_navigation():
+def test_the_navigation_names_documents():
     named = re.findall(r"^ *- [^#]*?: (\S+\.md)$", text("mkdocs.yml"), re.M)
-    assert sorted(named) == PAGES
+    assert set(named) <= set(PAGES) and {"README.md", *REFERENCE} <= set(named)
+
+
+def test_documents_that_are_not_named_are_at_the_end(tmp_path):
+    pytest.importorskip("mkdocs")
+    for name in ("docs/a.md", "docs/new.md", "examples/b/README.md", "examples/new/README.md", "examples/b/notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    nav = [{"How and why": [{"A": "docs/a.md"}]}, {"Experiments": [{"B": "examples/b/README.md"}]}]
+    load("site_pages").add_unnamed(nav, tmp_path)
+    assert nav[0]["How and why"] == [{"A": "docs/a.md"}, "docs/new.md"]
+    assert nav[1]["Experiments"] == [{"B": "examples/b/README.md"}, "examples/new/README.md"]
 
 
 def test_what_pages_link_to_comes_with_them(tmp_path):
