@@ -123,7 +123,9 @@ def test_nothing_is_left_raw(site):
         article = content[content.index("<article") : content.index("</article>")]
         prose = re.sub(r"<(pre|code)\b.*?</\1>", "", article, flags=re.S)
         prose = html.unescape(re.sub(r"<[^>]+>", "", prose))
-        assert not re.findall(r".*(?:>>>|```|:::|====|``|\*\*|\]\(|^ *\|.*\|).*", prose, re.M), page
+        assert not re.findall(r".*(?:>>>|```|:::|::$|====|``|\*\*|\]\(|^ *\|.*\|).*", prose, re.M), page
+        lists = [item for item in re.findall(r"<p>.*?</p>", article, re.S) if re.search(r"\n *(?:[-*]|\d+\.) ", item)]
+        assert not lists, page  # a list needs an empty line before it
 
 
 def test_the_reference_has_tables_of_arguments_and_examples(site):
@@ -131,5 +133,7 @@ def test_the_reference_has_tables_of_arguments_and_examples(site):
         content = site[path.removesuffix(".md") + "/index.html"]
         for name in names:
             assert f'id="{name}"' in content, name
+        headings = re.findall(r'<h[2-6] id="([^"]*)"', content)
+        assert all(heading.startswith("kerasbn.") for heading in headings), headings  # none is a comment in code
     layers = site["docs/api/layers/index.html"]
     assert "virtual_batch_size" in layers and "Call arguments" in layers and "Examples" in layers

@@ -28,7 +28,7 @@ class DropoutRemoval(keras.callbacks.Callback):
     wrappers and layers within layers. Weights files stay loadable: nothing is added to the model or taken away.
 
     The rates stay as they are at the end unless `put_back` is set. If training raises, Keras calls no callback any
-    more: `restore()` puts the rates back, and so does the end of a ``with`` statement, however it ends::
+    more: `restore()` puts the rates back, and so does the end of a ``with`` statement, however it ends:
 
         with DropoutRemoval(at=10) as removal:
             model.fit(..., callbacks=[removal])

@@ -90,6 +90,16 @@ class MultiWorkerMirroredStrategy(_ForKeras, tf.distribute.MultiWorkerMirroredSt
     environment variable ``TF_CONFIG`` too: every worker runs the same program with the same data, of which each takes
     its share of every batch.
 
+        # TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]},
+        #             "task": {"type": "worker", "index": 0}}'      index 1 on the second machine
+        strategy = kerasbn.distribute.MultiWorkerMirroredStrategy()
+        with strategy.scope():
+            model = ...
+            model.compile(...)
+        model.fit(dataset, callbacks=[kerasbn.distribute.BackupAndRestore("/shared/backup")])
+
+    `python -m examples.multi_worker` is this, run on one machine.
+
     - The constructor waits until all workers are there.
     - When a worker dies, the others end with `tf.errors.UnavailableError`, ``Collective ops is aborted by: ...``,
       within about ten seconds: in TensorFlow a worker counts as dead as soon as its connection breaks, or when its
@@ -99,17 +109,4 @@ class MultiWorkerMirroredStrategy(_ForKeras, tf.distribute.MultiWorkerMirroredSt
     Args:
         cluster_resolver: A `tf.distribute.cluster_resolver.ClusterResolver`; by default one that reads ``TF_CONFIG``.
         communication_options: A `tf.distribute.experimental.CommunicationOptions`, or `None` for TensorFlow's choice.
-
-    Example:
-        ::
-
-            # TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]},
-            #             "task": {"type": "worker", "index": 0}}'      index 1 on the second machine
-            strategy = kerasbn.distribute.MultiWorkerMirroredStrategy()
-            with strategy.scope():
-                model = ...
-                model.compile(...)
-            model.fit(dataset, callbacks=[kerasbn.distribute.BackupAndRestore("/shared/backup")])
-
-        `python -m examples.multi_worker` is this, run on one machine.
     """
