@@ -80,6 +80,9 @@ def test_docstrings_are_made_what_griffe_reads():
         "One.\n\nExamples:\n    >>> 1\n    1\n    >>> 2\n    2\n\nReference:\n    A."
     )
     assert change("One.\n\nExample:\n    >>> 1\n    1") == "One.\n\nExamples:\n    >>> 1\n    1\n"
+    assert change("See `kerasbn.fold`, not `kerasbn.moments`.\n\n    `kerasbn.fold`") == (
+        "See [`kerasbn.fold`][], not `kerasbn.moments`.\n\n    `kerasbn.fold`"
+    )
     assert change("One.\n\nCall arguments:\n    x: It.") == "One.\n\nKeyword Args: Call arguments\n    x: It."
 
 
