@@ -1,0 +1,127 @@
+"""`python -m examples.ensemble`: trains the six networks of Sec. 4.2.3 and BN-x30, and measures their mean."""
+
+import argparse
+import os
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from examples.mnist_sigmoid.__main__ import positive
+
+EXAMPLES = """examples:
+  python -m examples.ensemble                          scikit-learn's digits, some minutes
+  python -m examples.ensemble --full --download        CIFAR-10; killed, it goes on where it was measured last
+  python -m examples.ensemble --full --ensembles 3     two ensembles more, if there is one
+  python -m examples.ensemble --factor 5 --out runs/x5
+  python -m examples.ensemble.report RESULTS           tables and figure of what is there so far
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for a data set."""
+
+    steps: int
+    every: int
+    learning_rate: float = 0.03  # see examples/inception
+    factor: float = 30.0
+
+
+PRESETS = {"digits": Preset(steps=300, every=50), "cifar10": Preset(steps=2_000, every=250)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    settings = _settings(parser, options)
+    try:
+        from examples.accelerate.data import DatasetMissing, load
+        from examples.ensemble import report
+        from examples.ensemble.members import MEMBERS, REFERENCE
+        from examples.ensemble.results import Results, Settings
+        from examples.ensemble.training import evaluate, train
+        from examples.progress import with_bar
+        from examples.results import SettingsDiffer
+    except ModuleNotFoundError as error:
+        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
+        return 2
+
+    out = options.out or Path("runs/ensemble") / options.dataset
+    try:
+        results = Results.open(out, Settings(**settings))
+        images = load(options.dataset, options.data_dir, options.download, command="examples.ensemble")
+    except (SettingsDiffer, DatasetMissing) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    try:
+        for seed in range(options.ensembles):
+            for name in (REFERENCE, *MEMBERS):
+                run = results.run(name, seed)
+                if results.lost(run):
+                    run.forget()
+                title = f"{results.networks[name].label}, ensemble {seed + 1} of {options.ensembles}"
+                with_bar(results, run, title, partial(train, images))
+            evaluate(images, results, seed)
+    except KeyboardInterrupt:
+        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    written = report.write(results, out)
+    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.ensemble",
+        description=(
+            "Ioffe & Szegedy 2015, Sec. 4.2.3: six networks on BN-x30, which differ in initial weights, dropout and in "
+            "what is normalized together, and the mean of their probabilities. Prints tables, writes results.json, "
+            "table.md and figure.png. Can be killed at any time; the same command goes on at the last measurement and "
+            "trains nothing twice."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+
+    def preset(name: str) -> str:
+        return ", ".join(f"{getattr(preset, name):,g} for {dataset}" for dataset, preset in PRESETS.items())
+
+    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
+    add("--full", action="store_true", help="the same as --dataset cifar10")
+    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
+    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    add("--ensembles", type=positive(int), default=1, help="how many, each with other seeds (default: %(default)s)")
+    add("--steps", type=positive(int), help=f"of each network (default: {preset('steps')})")
+    add("--every", type=positive(int), help=f"steps between two measurements (default: {preset('every')})")
+    add("--batch-size", type=positive(int), default=32, help="images a step (default: %(default)s)")
+    add("--learning-rate", type=positive(float), help=f"of Inception (default: {preset('learning_rate')})")
+    add("--factor", type=positive(float), help=f"what the rate is multiplied by (default: {preset('factor')})")
+    add(
+        "--larger", type=positive(float), default=2.0, help="larger initial weights are so many times He's (default: 2)"
+    )
+    add("--top-k", type=int, choices=range(2, 10), default=3, help="of the second error (default: %(default)s)")
+    add("--out", type=Path, help="where results go (default: runs/ensemble/DATASET)")
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """The settings; sets the data set of `options`."""
+    if options.full:
+        options.dataset = "cifar10"
+    found = {name: getattr(options, name) or value for name, value in asdict(PRESETS[options.dataset]).items()}
+    if found["steps"] % found["every"]:
+        parser.error(
+            f"argument --every: must divide the steps of each training. Received: {found['every']}, "
+            f"and steps {found['steps']}"
+        )
+    return found | {name: getattr(options, name) for name in ("dataset", "batch_size", "larger", "top_k")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
