@@ -42,13 +42,13 @@ def rows(results: Results) -> list[list[str]]:
 def difference_rows(results: Results) -> list[list[str]]:
     """The error of each ensemble less that of its members, in points."""
     k = results.settings.top_k
-    lines = [["ensemble less", "seed", "top-1 error, points (95 %)", f"top-{k} error, points (95 %)"]]
+    lines = [["the ensemble's error less that of", "ensemble", *(f"top-{n} error, points (95 %)" for n in (1, k))]]
     for seed, found in results.ensembles.items():
         for difference, label in (
             ("to_mean", "mean of its members"),
             ("to_best", f"its best member, {results.networks[found['best']].label}"),
         ):
-            lines.append([label, str(seed), *(_points(found[error][difference]) for error in ("top_1", "top_k"))])
+            lines.append([label, str(seed + 1), *(_points(found[error][difference]) for error in ("top_1", "top_k"))])
     return lines
 
 
@@ -106,8 +106,8 @@ def _figure(results: Results) -> bytes:
         ax.spines[["top", "right"]].set_visible(False)
     images = next(iter(results.ensembles.values()))["images"]
     axes[0].set_title(f"{results.settings.dataset}, {images:,} test images", fontsize=9, loc="left")
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    named_handles = sorted(zip(*axes[0].get_legend_handles_labels(), strict=True), key=lambda pair: "alone" in pair[1])
+    fig.legend(*zip(*named_handles, strict=True), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     buffer = io.BytesIO()
     fig.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
     plt.close(fig)
