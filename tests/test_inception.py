@@ -285,6 +285,28 @@ def test_other_settings_are_refused_and_nothing_is_lost(whole, capsys):
     assert (whole / "results.json").read_bytes() == before
 
 
+def test_images_of_tensorflow_datasets(tmp_path, monkeypatch):
+    """From 0 to 1 in float32, and classes that are integers, whatever types they are stored in."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    parts = {"train": ([[[[0], [51]]], [[[255], [102]]]], [3, 9]), "test": ([[[[153], [0]]]], [0])}
+
+    class Builder:
+        data_path = tmp_path
+
+        def as_dataset(self, split, batch_size, as_supervised):
+            assert batch_size == -1 and as_supervised
+            x, y = parts[split]
+            return tf.constant(x, "uint8"), tf.constant(y, "int64")
+
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
+    images = load("cifar10")
+    assert {images.x_train.dtype, images.x_test.dtype} == {np.dtype("float32")}
+    assert {images.y_train.dtype, images.y_test.dtype} == {np.dtype("int32")}
+    np.testing.assert_allclose(images.x_train.ravel(), [0, 0.2, 1, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(images.x_test.ravel(), [0.6, 0], rtol=1e-6)
+    assert images.y_train.tolist() == [3, 9] and images.y_test.tolist() == [0]
+
+
 def test_missing_data_set(tmp_path, capsys):
     pytest.importorskip("tensorflow_datasets")
     assert command.main(["--full", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2

@@ -60,7 +60,6 @@ def _load_tfds(name: str, data_dir: Path | None, download: bool, command: str) -
     (x, y), (x_test, y_test) = (
         tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True)) for split in ("train", "test")
     )
-    return Images(
-        *(a.astype(t) / s for a, t, s in ((x, "float32", np.float32(255)), (y, "int32", 1))),
-        *(a.astype(t) / s for a, t, s in ((x_test, "float32", np.float32(255)), (y_test, "int32", 1))),
-    )
+    # One copy, of 600 MB for CIFAR-10, and not two.
+    x, x_test = (np.divide(images, np.float32(255), dtype="float32") for images in (x, x_test))
+    return Images(x, y.astype("int32"), x_test, y_test.astype("int32"))
