@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasbn
 from examples.accelerate.data import load
@@ -68,16 +69,37 @@ def whole(tmp_path_factory):
     """An ensemble of two, trained in one go by the command."""
     out = tmp_path_factory.mktemp("ensemble") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        two(patch)
+        small(patch)
         assert command.main([*TINY, "--out", str(out)]) == 0
     return out
 
 
-def two(patch):
-    """Two of the six: the test is of what is done with them."""
+def small(patch):
+    """Two of the six, and small networks in their place: the test is of what is done with them."""
     for module in (members, training):
         patch.setattr(module, "MEMBERS", TWO)
     patch.setattr("examples.ensemble.results.MEMBERS", TWO)
+    patch.setattr(training, "build", build_small)
+
+
+def build_small(network, shape, examples, learning_rate, decay_steps, momentum, seed):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(network.factor * learning_rate), loss, metrics=["accuracy"])
+    return model, [], tf.data.Dataset.range(examples).shuffle(examples, seed=seed)
+
+
+def test_one_of_the_six_is_trained(tmp_path):
+    """With dropout and per-activation normalization, for as long as it takes to see that its probabilities are kept."""
+    results = Results(tmp_path, Settings("digits", 4, 2, 32, learning_rate=0.03, factor=5.0, larger=2.0, top_k=3))
+    run, digits, seen = results.run("per_activation_dropout_10", 0), load("digits"), []
+    training.train(digits, results, run, lambda run: seen.append(len(run.steps)))
+    assert seen == [1, 2] and run.steps == [2, 4] and not run.diverged
+    probabilities = np.load(results.probabilities(run))
+    assert probabilities.shape == (450, 10)
+    assert run.top_k_error == pytest.approx(np.mean(wrong(probabilities, digits.y_test, 3)), abs=1e-5)
+    assert Results.read(tmp_path).runs == [run]
 
 
 def stored(out):
@@ -105,7 +127,7 @@ def test_what_it_writes(whole):
 
 
 def test_nothing_is_trained_twice_nor_needs_the_probabilities(whole, tmp_path, monkeypatch):
-    two(monkeypatch)
+    small(monkeypatch)
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("it was trained again"))
     for name in WRITTEN:
         (tmp_path / name).write_bytes((whole / name).read_bytes())
@@ -117,7 +139,7 @@ def test_nothing_is_trained_twice_nor_needs_the_probabilities(whole, tmp_path, m
 
 def test_only_what_is_lost_is_trained_again(whole, tmp_path, monkeypatch):
     """A run without its probabilities and without its ensemble; the others are as they were."""
-    two(monkeypatch)
+    small(monkeypatch)
     content = stored(whole)
     content["summary"]["ensembles"] = {}
     (tmp_path / "results.json").write_text(json.dumps(content))
