@@ -19,6 +19,7 @@ RUNS = {
     "compile_time": ["compile_time", "--models", "Inception", "ResNet-20", "MobileNetV2"],
     "sync": ["sync"],
     "fold": ["fold"],
+    "large_mean": ["large_mean"],
     "kernels_bfloat16": ["kernels", "--dtype", "bfloat16", *LARGE],
     "kernels_float16": ["kernels", "--dtype", "float16", *LARGE],
     "kernels_channels_first": ["kernels", "--layout", "first", *LARGE],

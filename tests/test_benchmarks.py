@@ -15,6 +15,7 @@ from benchmarks import (
     fold,
     fresh,
     kernels,
+    large_mean,
     memory,
     models,
     networks,
@@ -47,6 +48,7 @@ def folder(tmp_path_factory):
     fold.main(["--models", "MobileNetV2", "--batches", "1", *MLP[2:], "--out", str(folder / "fold.json")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh, "call", in_this_process)
+        large_mean.main(["--libraries", "kerasbn", "Keras", "--out", str(folder / "large_mean.json")])
         patch.setitem(networks.NETWORKS, "MLP", small)
         memory.main([*MLP, "--out", str(folder / "memory.json")])
     return folder
@@ -255,6 +257,7 @@ def test_wrong_arguments_are_named(main, arguments, message, capsys):
         sync.main,
         sync_cost.main,
         fold.main,
+        large_mean.main,
         plot.main,
         tables.main,
         everything.main,
@@ -275,8 +278,21 @@ def test_pictures(folder):
 def test_tables(folder):
     tables.main([str(folder)])
     text = (folder / "tables.md").read_text()
-    assert re.findall("^## (.*)$", text, re.M) == ["compile_time", "fold", "kernels", "memory", "models", "sync"]
+    names = ["compile_time", "fold", "kernels", "large_mean", "memory", "models", "sync"]
+    assert re.findall("^## (.*)$", text, re.M) == names
     assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3 and "| MobileNetV2, 1 | graph |" in text
+
+
+def test_a_library_that_is_not_installed_is_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(large_mean.LIBRARIES, "Keras", (["no_such_package"], None))
+    large_mean.main(["--libraries", "Keras", "--out", str(tmp_path / "large_mean.json")])
+    assert "Keras is left out: no_such_package not installed" in capsys.readouterr().err
+    assert json.loads((tmp_path / "large_mean.json").read_text())["results"] == []
+
+
+def test_kerasbn_is_right_at_a_large_mean(folder):
+    ours, theirs = json.loads((folder / "large_mean.json").read_text())["results"]
+    assert max(ours["errors"]) < 2e-5 and theirs["errors"][-1] > 1e-3
 
 
 def test_everything_at_once(tmp_path, monkeypatch, capfd):
