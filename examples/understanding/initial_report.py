@@ -1,0 +1,140 @@
+"""The tables of what was measured at initialisation, and its files, without measuring anything."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import markdown, table, write_whole
+from examples.results import ResultsMissing, text
+from examples.understanding.initial_figures import FIGURES
+from examples.understanding.initial_jacobians import ACTIVATIONS, KINDS, WEIGHTS
+from examples.understanding.initial_labels import KIND_LABELS, NETWORK_LABELS
+from examples.understanding.initial_results import Results, resnet_name
+from examples.understanding.network import NORMALIZED
+
+Rows = list[list[str]]
+
+
+def report(source: Path, out: Path) -> int:
+    """Prints the tables of `source` and writes them and the figures to `out`; an exit status."""
+    try:
+        results = Results.read(source)
+    except ResultsMissing as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not any(map(results.has_ended, results.runs)):
+        print(
+            f"Nothing of {results.path} has been measured yet. Run `python -m examples.understanding.initialisation`.",
+            file=sys.stderr,
+        )
+        return 2
+    written = write(results, out)
+    print(f"{as_text(results)}\n\nWritten: {', '.join(map(str, written))}")
+    return 0
+
+
+def write(results: Results, folder: Path) -> list[Path]:
+    """Writes `initial_table.md` and those figures that there are numbers for, each whole or not at all."""
+    content = {"initial_table.md": (as_text(results, markdown) + "\n").encode()}
+    content |= {name: drawn for name, draw in FIGURES.items() if (drawn := draw(results))}
+    for name, data in content.items():
+        write_whole(folder / name, data)
+    return [folder / name for name in content]
+
+
+def as_text(results: Results, form: Callable[[Rows], str] = table) -> str:
+    """All tables, by `benchmarks.report.table` or `markdown`, each below its heading."""
+    summary = results.summary()
+    parts = {
+        "Activations and gradients": of_networks(summary),
+        "Terms of a kernel's gradient": of_terms(summary),
+        "Singular values": of_spectra(summary),
+    }
+    return "\n\n".join(f"{title}\n\n{form(rows)}" for title, rows in parts.items() if len(rows) > 1)
+
+
+def of_networks(summary: dict[str, Any]) -> Rows:
+    """A line for each network and initializer."""
+    rows = [
+        [
+            "network",
+            "initializer",
+            "seeds",
+            "deviation, last block by first",
+            "gradient in the middle, rms",
+            "largest",
+            "kurtosis",
+            "same class predicted",
+            "coherence at the outputs",
+        ]
+    ]
+    for name, row in _sorted(summary["resnet"]):
+        _, normalized, initializer = name.split("/")
+        rows.append(
+            [
+                NETWORK_LABELS[normalized],
+                initializer,
+                str(row["seeds"]),
+                power(row["growth_of_block"]) if "growth_of_block" in row else "as without",
+                power(row["middle_rms_power_of_ten"]),
+                power(row["middle_max_power_of_ten"]),
+                text(row["middle_kurtosis"], "{:.1f}"),
+                text(row["output_same_prediction"], "{:.0%}"),
+                text(row["output_coherence"], "{:.2f}"),
+            ]
+        )
+    return rows
+
+
+def of_terms(summary: dict[str, Any]) -> Rows:
+    """``sum |d| / |sum d|`` of the layers of the paper's table, and the same with what examples add up to."""
+    layers = [each["layer"] for row in list(summary["resnet"].values())[:1] for each in row["terms"]]
+    rows = [["network", "initializer", *(f"layer {layer}" for layer in layers), "of examples in the middle one"]]
+    for name, row in _sorted(summary["resnet"]):
+        _, normalized, initializer = name.split("/")
+        ratios = [text(each["absolute_by_summed"], "{:.1f}") for each in row["terms"]]
+        by_example = text(row["terms"][len(layers) // 2]["absolute_by_example"], "{:.1f}")
+        rows.append([NETWORK_LABELS[normalized], initializer, *ratios, by_example])
+    return rows
+
+
+def of_spectra(summary: dict[str, Any]) -> Rows:
+    """A line for each number of factors or layers."""
+    rows = [["of", "layers", "zero", "rms", "5 %", "median", "95 %", "between 1/2 and 2", "largest by smallest"]]
+    spectra = {"random matrices": summary["matrices"]}
+    for weights in WEIGHTS:
+        for activation in ACTIVATIONS:
+            for kind in KINDS:
+                found = summary["stacks"].get(f"{activation}, {weights}, {kind}", {})
+                spectra[f"{activation}, {weights}, {KIND_LABELS[kind]}"] = found
+    for name, found in spectra.items():
+        for count, row in found.items():
+            rows.append(
+                [
+                    name,
+                    count,
+                    text(row["zero"], "{:.1%}"),
+                    *(text(row[each], "{:.2g}") for each in ("rms", "low", "median", "high")),
+                    text(row["near_one"], "{:.0%}"),
+                    _range(row["condition"]),
+                ]
+            )
+    return rows
+
+
+def power(found: dict[str, float | None]) -> str:
+    """Powers of ten as what they are of: their geometric mean over seeds, and the factor of one deviation."""
+    mean = f"{10 ** found['mean']:.2g}"
+    return mean if found["stdev"] is None else f"{mean} times or by {10 ** found['stdev']:.2g}"
+
+
+def _range(found: dict[str, float] | None) -> str:
+    return "-" if found is None else f"{found['min']:.2g} to {found['max']:.2g}"
+
+
+def _sorted(networks: dict[str, Any]) -> list[tuple[str, Any]]:
+    """By initializer, and within by what is normalized."""
+    initializers = list(dict.fromkeys(name.split("/")[2] for name in networks))
+    names = [resnet_name(normalized, each) for each in initializers for normalized in NORMALIZED]
+    return [(name, networks[name]) for name in names if name in networks]

@@ -1,0 +1,144 @@
+"""`python -m examples.understanding.initialisation`: what a network is like before it is trained."""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from examples.mnist_sigmoid.__main__ import positive
+
+EXAMPLES = """examples:
+  python -m examples.understanding.initialisation             scikit-learn's digits, ResNet-56, some minutes
+  python -m examples.understanding.initialisation --full      CIFAR-10, ResNet-110; killed, it goes on where it was
+  python -m examples.understanding.initialisation --seeds 5   two seeds more, if there are three
+  python -m examples.understanding.initialisation --depth 20 --initializers he_normal --out runs/shallow
+  python -m examples.understanding.initialisation --report RESULTS   tables and figures of what is there so far
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for a data set."""
+
+    depth: int
+    batch_size: int
+    width: int
+    stack_batch: int
+
+
+PRESETS = {
+    "digits": Preset(depth=56, batch_size=128, width=16, stack_batch=48),
+    "cifar10": Preset(depth=110, batch_size=64, width=24, stack_batch=64),
+}
+#: Names of Keras. `random_normal` has a deviation of 0.05 whatever the number of inputs.
+INITIALIZERS = ("he_normal", "glorot_uniform", "lecun_normal", "random_normal", "orthogonal")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.full:
+        options.dataset = "cifar10"
+    try:
+        import keras
+        from tqdm import tqdm
+
+        from examples.accelerate.data import DatasetMissing, load
+        from examples.results import SettingsDiffer
+        from examples.understanding import initial_report
+        from examples.understanding.initial_measurements import plan
+        from examples.understanding.initial_results import Results, Settings
+    except ModuleNotFoundError as error:
+        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
+        return 2
+
+    if options.report:
+        return initial_report.report(options.report, options.out or options.report)
+    for name in options.initializers:
+        try:
+            keras.initializers.get(name)
+        except ValueError:
+            parser.error(f"argument --initializers: must be names of Keras's initializers. Received: {name}")
+    preset = PRESETS[options.dataset]
+    chosen = {name: getattr(options, name) or value for name, value in vars(preset).items()}
+    settings = Settings(
+        dataset=options.dataset,
+        images=128,
+        matrix_size=options.matrix_size,
+        counts=(1, 3, 5, 10),
+        **chosen,
+    )
+    out = options.out or Path("runs/understanding") / options.dataset
+    try:
+        results = Results.open(out, settings)
+        images = load(
+            options.dataset, options.data_dir, options.download, command="examples.understanding.initialisation"
+        )
+    except (SettingsDiffer, DatasetMissing) as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        planned = plan(settings, images, options.initializers, options.seeds)
+        with tqdm(planned, unit="network", ascii=True) as bar:
+            for each in bar:
+                run = results.run(each.network, each.seed)
+                if not results.has_ended(run):
+                    bar.set_postfix_str(f"{each.network}, seed {each.seed + 1}")
+                    run.values = each.measure()
+                    results.save()
+    except KeyboardInterrupt:
+        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    return initial_report.report(out, out)
+
+
+def _depth(text: str) -> int:
+    depth = int(text)
+    if depth < 8 or (depth - 2) % 6:
+        raise argparse.ArgumentTypeError(f"must be 6 n + 2: 8, 14, 20, ..., got {text}")
+    return depth
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.understanding.initialisation",
+        description=(
+            "What Bjorck et al. (2018) say of a ResNet before it is trained, with batch normalization, without, and "
+            "with it on the last layer alone: moments by depth, gradients, singular values; and whether layer "
+            "Jacobians have singular values near 1 (Ioffe & Szegedy 2015, Sec. 3.3). Nothing is trained. Writes "
+            "initialisation.json, initial_table.md and initial_*.png. Can be killed at any time; the same command goes "
+            "on and measures nothing twice."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+
+    def preset(name: str) -> str:
+        return ", ".join(f"{getattr(preset, name)} for {dataset}" for dataset, preset in PRESETS.items())
+
+    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
+    add("--full", action="store_true", help="the same as --dataset cifar10")
+    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
+    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    add("--depth", type=_depth, help=f"of the ResNet, 6 n + 2 (default: {preset('depth')})")
+    add("--initializers", nargs="+", metavar="NAME", default=INITIALIZERS, help="(default: %(default)s)")
+    add("--seeds", type=positive(int), default=3, help="networks of each kind (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=positive(int),
+        help=f"images that moments and gradients are of (default: {preset('batch_size')})",
+    )
+    add("--matrix-size", type=positive(int), default=512, help="of random matrices (default: %(default)s)")
+    add("--width", type=positive(int), help=f"units of a layer of a stack (default: {preset('width')})")
+    add("--stack-batch", type=positive(int), help=f"examples in a stack (default: {preset('stack_batch')})")
+    add("--report", type=Path, metavar="RESULTS", help="measure nothing; tables and figures of what is in that folder")
+    add("--out", type=Path, help="where results go (default: runs/understanding/DATASET)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
