@@ -17,7 +17,7 @@ from examples.understanding.network import NORMALIZED
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-BAND = "median over {} seeds, band from lowest to highest"
+BAND = "band from lowest to highest"
 SCHEMES = ("#222222", "#c0265a", "#1f5fa8", "#2a8a4a", "#c9a400", "#8a3fa0", "#b5520b", "#5f7d8c")
 LAYERS = ("#1f5fa8", "#2a8a4a", "#c9a400", "#c0265a", "#8a3fa0", "#222222")
 PLACE_LABELS = {"convolution": "output of a block's first convolution", "block": "output of a block"}
@@ -42,9 +42,10 @@ def activations(results: Results) -> bytes | None:
             ax.set_title(of_place, fontsize=9)
     for ax in axes[1]:
         ax.set_xlabel("block")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = axes[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, frameon=False, fontsize=8, loc="outside right center")
-    return _finished(fig, axes, f"{_title(results)}; {BAND.format(_seeds(results))}")
+    return _finished(fig, axes, f"{_title(results)}; median over {_seeds(results)}, {BAND}")
 
 
 def gradients(results: Results) -> bytes | None:
@@ -83,7 +84,7 @@ def gradients(results: Results) -> bytes | None:
     by_layer.set(yscale="log", xlabel="layer", ylabel="kurtosis of the gradient")
     for ax in (tail, by_layer):
         ax.legend(frameon=False, fontsize=8)
-    title = f"{_title(results)}, {initializer}; below: {BAND.format(_seeds(results))}"
+    title = f"{_title(results)}, {initializer}; below: median over {_seeds(results)}, {BAND}"
     return _finished(fig, [*axes, tail, by_layer], title)
 
 
@@ -136,7 +137,7 @@ def terms(results: Results) -> bytes | None:
     ax.axhline(1, color="#222222", linewidth=1, linestyle=":", label="all terms of one sign")
     ax.set(yscale="log", ylabel="Σ |d| / |Σ d| of a kernel's gradient")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _finished(fig, [ax], f"{_title(results)}; median over {_seeds(results)} seeds, bars from lowest to highest")
+    return _finished(fig, [ax], f"{_title(results)}; median over {_seeds(results)}, bars from lowest to highest")
 
 
 def singular_values(results: Results, weights: str) -> bytes | None:
@@ -164,8 +165,8 @@ def singular_values(results: Results, weights: str) -> bytes | None:
     legend.axis("off")
     legend.legend(handles, labels, frameon=False, fontsize=9, loc="center")
     settings = results.settings
-    title = f"layers of {settings.width} units, {weights} weights, batch of {settings.stack_batch}; "
-    return _finished(fig, axes, title + BAND.format(len(matrices)))
+    title = f"layers of {settings.width} units, {weights} weights, batch of {settings.stack_batch}"
+    return _finished(fig, axes, f"{title}; median over {_counted(len(matrices))}, {BAND}")
 
 
 def _spectra(ax: Any, seeds: list[dict[str, Any]], title: str) -> None:
@@ -190,8 +191,12 @@ def _title(results: Results) -> str:
     return f"{results.settings.dataset}, ResNet-{results.settings.depth} at initialisation"
 
 
-def _seeds(results: Results) -> int:
-    return len({run.seed for run in results.runs if run.network.startswith("resnet") and run.values})
+def _seeds(results: Results) -> str:
+    return _counted(len({run.seed for run in results.runs if run.network.startswith("resnet") and run.values}))
+
+
+def _counted(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
 
 
 def _finished(fig: Any, axes: Any, title: str) -> bytes:

@@ -48,7 +48,7 @@ def as_text(results: Results, form: Callable[[Rows], str] = table) -> str:
     summary = results.summary()
     parts = {
         "Activations and gradients": of_networks(summary),
-        "Terms of a kernel's gradient": of_terms(summary),
+        "Terms of a kernel's gradient: sum of sizes by size of the sum": of_terms(summary),
         "Singular values": of_spectra(summary),
     }
     return "\n\n".join(f"{title}\n\n{form(rows)}" for title, rows in parts.items() if len(rows) > 1)
@@ -88,14 +88,14 @@ def of_networks(summary: dict[str, Any]) -> Rows:
 
 
 def of_terms(summary: dict[str, Any]) -> Rows:
-    """``sum |d| / |sum d|`` of the layers of the paper's table, and the same with what examples add up to."""
+    """``sum |d| / |sum d|`` of the layers of the paper's table; and of examples, each of which is summed up first."""
     layers = [each["layer"] for row in list(summary["resnet"].values())[:1] for each in row["terms"]]
-    rows = [["network", "initializer", *(f"layer {layer}" for layer in layers), "of examples in the middle one"]]
+    columns = {"terms": "absolute_by_summed", "examples": "by_example_by_summed"}
+    rows = [["network", "initializer", *(f"{what}, layer {layer}" for what in columns for layer in layers)]]
     for name, row in _sorted(summary["resnet"]):
         _, normalized, initializer = name.split("/")
-        ratios = [text(each["absolute_by_summed"], "{:.1f}") for each in row["terms"]]
-        by_example = text(row["terms"][len(layers) // 2]["absolute_by_example"], "{:.1f}")
-        rows.append([NETWORK_LABELS[normalized], initializer, *ratios, by_example])
+        ratios = [text(each[ratio], "{:.1f}") for ratio in columns.values() for each in row["terms"]]
+        rows.append([NETWORK_LABELS[normalized], initializer, *ratios])
     return rows
 
 

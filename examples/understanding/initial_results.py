@@ -99,7 +99,7 @@ def _of_resnet(found: list[dict[str, Any]]) -> dict[str, Any]:
         {
             "layer": terms[0]["layer"],
             "absolute_by_summed": spread([each["absolute"] / each["summed"] for each in terms]),
-            "absolute_by_example": spread([each["absolute"] / each["by_example"] for each in terms]),
+            "by_example_by_summed": spread([each["by_example"] / each["summed"] for each in terms]),
         }
         for terms in zip(*(each["terms"] for each in gradients), strict=True)
     ]

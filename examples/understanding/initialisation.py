@@ -31,7 +31,7 @@ class Preset:
 
 PRESETS = {
     "digits": Preset(depth=56, batch_size=128, width=16, stack_batch=48),
-    "cifar10": Preset(depth=110, batch_size=64, width=24, stack_batch=64),
+    "cifar10": Preset(depth=110, batch_size=32, width=24, stack_batch=64),
 }
 #: Names of Keras. `random_normal` has a deviation of 0.05 whatever the number of inputs.
 INITIALIZERS = ("he_normal", "glorot_uniform", "lecun_normal", "random_normal", "orthogonal")
