@@ -26,6 +26,17 @@ class Planned:
     measure: Callable[[], dict[str, Any]]
 
 
+#: Of so many training images, the first, a seed draws its batch.
+POOL = 2048
+
+
+def pool(images: Images) -> Images:
+    """Without the images that nothing is drawn from, which would be in memory all the time."""
+    return Images(
+        images.x_train[:POOL].copy(), images.y_train[:POOL].copy(), images.x_test[:0].copy(), images.y_test[:0].copy()
+    )
+
+
 def plan(settings: Settings, images: Images, initializers: Sequence[str], seeds: int) -> list[Planned]:
     """All measurements, seed by seed. Functions are bound to the settings, and nothing is measured yet."""
     found = []

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         from examples.accelerate.data import DatasetMissing, load
         from examples.results import SettingsDiffer
         from examples.understanding import initial_report
-        from examples.understanding.initial_measurements import plan
+        from examples.understanding.initial_measurements import plan, pool
         from examples.understanding.initial_results import Results, Settings
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
@@ -74,9 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.out or Path("runs/understanding") / options.dataset
     try:
         results = Results.open(out, settings)
-        images = load(
-            options.dataset, options.data_dir, options.download, command="examples.understanding.initialisation"
-        )
+        command = "examples.understanding.initialisation"
+        images = pool(load(options.dataset, options.data_dir, options.download, command))
     except (SettingsDiffer, DatasetMissing) as error:
         print(error, file=sys.stderr)
         return 2
