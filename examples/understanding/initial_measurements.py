@@ -38,7 +38,7 @@ def pool(images: Images) -> Images:
 
 
 def plan(settings: Settings, images: Images, initializers: Sequence[str], seeds: int) -> list[Planned]:
-    """All measurements, seed by seed. Functions are bound to the settings, and nothing is measured yet."""
+    """All measurements, those of the ResNets first; nothing is measured yet."""
     found = []
     for seed in range(seeds):
         for initializer in initializers:
@@ -49,6 +49,7 @@ def plan(settings: Settings, images: Images, initializers: Sequence[str], seeds:
                     return measure_resnet(settings, images, normalized, initializer, seed, with_image)
 
                 found.append(Planned(resnet_name(normalized, initializer), seed, of_resnet))
+    for seed in range(seeds):
 
         def of_matrices(seed=seed):
             return _by_text(random_products(settings.matrix_size, settings.counts, seed))

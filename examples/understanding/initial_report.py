@@ -124,9 +124,9 @@ def of_spectra(summary: dict[str, Any]) -> Rows:
 
 
 def power(found: dict[str, float | None]) -> str:
-    """Powers of ten as what they are of: their geometric mean over seeds, and the factor of one deviation."""
-    mean = f"{10 ** found['mean']:.2g}"
-    return mean if found["stdev"] is None else f"{mean} times or by {10 ** found['stdev']:.2g}"
+    """Powers of ten as what they are of: their geometric mean over seeds, and the lowest and highest."""
+    mean, low, high = (f"{10 ** found[each]:.2g}" for each in ("mean", "min", "max"))
+    return mean if found["stdev"] is None else f"{mean} ({low} to {high})"
 
 
 def _range(found: dict[str, float] | None) -> str:
