@@ -58,6 +58,20 @@ def test_a_network_that_has_died_is_not_stable():
     assert 0.125 <= found.rates["plain"][0] < 1e6
 
 
+@pytest.mark.parametrize("normal_loss", [None, float(np.mean(X**2))])
+def test_dying_is_a_gain_over_a_bad_start_and_none_over_a_guess(normal_loss):
+    """A ReLU that starts at a hundred times its input dies where a step takes it below 0, and then guesses 0."""
+    x = np.abs(X)
+    hundred = keras.initializers.Constant(100.0)
+    relu = keras.layers.Dense(1, "relu", use_bias=False, kernel_initializer=hundred)
+    model = keras.Sequential([keras.Input((1,)), relu])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    settings = {"arms": ["plain"], "seeds": 1, "steps": 60, "batch_size": len(X), "normal_loss": normal_loss}
+    (found,) = tuner.largest_stable_learning_rate(model, (x, x), **settings)
+    alive = 0.505 / float(np.mean(x**2))  # (100 - 1) (1 - 2 rate E[x^2]) > -1
+    assert found.rates["plain"] == [math.inf if normal_loss is None else pytest.approx(alive, rel=0.1)]
+
+
 def test_both_arms_start_from_the_same_weights_and_all_is_put_back():
     model = deep()
     before = [*model.get_weights(), model.optimizer.iterations.numpy(), model.optimizer.learning_rate.numpy()]
@@ -118,6 +132,7 @@ def test_a_schedule_is_not_followed_and_stays():
         ({"lowest": 0}, "`lowest`.*0"),
         ({"highest": math.inf}, "`highest`.*inf"),
         ({"keep": 2}, "`keep`.*2"),
+        ({"normal_loss": 0}, "`normal_loss`.*0"),
         ({"explosion": 0}, "`explosion`.*0"),
     ],
 )

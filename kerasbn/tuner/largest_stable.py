@@ -102,6 +102,7 @@ def largest_stable_learning_rate(
     tolerance: float = 1.1,
     explosion: float = 10.0,
     keep: float = 0.5,
+    normal_loss: float | None = None,
     batch_size: int = 32,
     on_trial: Callable[[dict[str, Any], str, int, float, bool], None] | None = None,
     where: Where = "pre_activation",
@@ -112,8 +113,9 @@ def largest_stable_learning_rate(
     A rate is *stable* if a training of `steps` steps at it, from the initial weights,
 
     - has no loss that is not finite or exceeds the first by more than `explosion` times its size, and
-    - gains at least `keep` of what the best rate tried so far gains. The gain is how much lower the mean loss of the
-      last quarter of the steps is than without training, on the same batches: a network that has died keeps little.
+    - gains at least `keep` of what the best rate tried so far gains, and more than nothing. The gain is how much lower
+      the mean loss of the last quarter of the steps is than without training, on the same batches, or than
+      `normal_loss` if that is lower: a network that has died keeps little.
 
     From `start`, the rate is multiplied by 4 until it is not stable, or divided until it is. Between the last two, the
     geometric middle is tried until they are less than `tolerance` apart; the stable one is the result. That larger
@@ -131,14 +133,16 @@ def largest_stable_learning_rate(
             combinations are tried.
         arms: One or both of `"plain"` and `"normalized"`.
         seeds: Integer above 0, how many initializations.
-        steps: Integer, not below 4, of each training: enough for the network to learn something. One whose initial loss
-            is worse than that of a guess gains by dying, too, if less.
+        steps: Integer, not below 4, of each training: enough for the network to learn something.
         start: Positive float, the rate tried first; `None` for that of the optimizer.
         lowest: Positive float: no lower rate is tried.
         highest: Positive float: no higher rate is tried.
         tolerance: Float above 1, the factor to which the result is narrowed down.
         explosion: Positive float.
         keep: Float in [0, 1].
+        normal_loss: Positive float, the loss of a guess, as ``log(classes)`` for a cross-entropy; `None` for that of
+            the network without training. Deep networks that are not normalized begin with a worse one, and gain by
+            dying if it is not given.
         batch_size: Integer above 0, samples in a batch, for arrays.
         on_trial: Function that is told of each training: setting, arm, seed, rate, whether it was stable.
         where: Where `BatchNorm` goes; see `kerasbn.batch_normalize`.
@@ -182,6 +186,7 @@ def largest_stable_learning_rate(
         positive("explosion", explosion),
     )
     start = None if start is None else positive("start", start)
+    normal_loss = None if normal_loss is None else positive("normal_loss", normal_loss)
     keep, batch_size = number("keep", keep, 0, 1), count("batch_size", batch_size, 1)
     if tolerance <= 1:
         raise ValueError(f"Argument `tolerance` must be a factor above 1, such as 1.1. Received: {tolerance}.")
@@ -200,7 +205,7 @@ def largest_stable_learning_rate(
             for arm in arms:
                 model = plain if arm == "plain" else batch_normalize(plain, where, **layer_arguments)
                 tell = partial(on_trial, setting, arm, seed) if on_trial else None
-                trials = _Trials(model, feed, steps, explosion, keep, tell)
+                trials = _Trials(model, feed, steps, explosion, keep, normal_loss, tell)
                 first = float(str(np.float32(plain.optimizer.learning_rate))) if start is None else start
                 first = min(max(first, lowest), highest)
                 rates[arm].append(_largest(trials.stable, first, lowest, highest, tolerance))
@@ -218,10 +223,12 @@ class _Trials:
         steps: int,
         explosion: float,
         keep: float,
+        normal_loss: float | None,
         tell: Callable[[float, bool], None] | None,
     ) -> None:
         self._model, self._data, self._steps = model, data, steps
         self._explosion, self._keep, self._tell = explosion, keep, tell
+        self._normal_loss = math.inf if normal_loss is None else normal_loss
         self._untrained = self._losses(0.0)
         self._best_gain = 0.0
 
@@ -231,7 +238,8 @@ class _Trials:
         stable = False
         if losses is not None and self._untrained is not None:
             last = self._steps - self._steps // 4
-            gain = float(np.mean(self._untrained[last:]) - np.mean(losses[last:]))
+            without = min(float(np.mean(self._untrained[last:])), self._normal_loss)
+            gain = without - float(np.mean(losses[last:]))
             self._best_gain = max(self._best_gain, gain)
             stable = gain > 0 and gain >= self._keep * self._best_gain
         if self._tell:
