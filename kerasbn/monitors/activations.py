@@ -121,8 +121,13 @@ def activation_statistics(
     Reference:
         J. Bjorck et al., Understanding Batch Normalization, 2018, https://arxiv.org/abs/1806.02375: Sec. 3, Fig. 3, 5.
     """
+    return channel_statistics(Probe(model, x, layers, of, training))
+
+
+def channel_statistics(probe: Probe) -> dict[str, dict[str, np.ndarray]]:
+    """`activation_statistics` of what `probe` reads: where it is asked again and again, the model is traced once."""
     found = {}
-    for layer, values in Probe(model, x, layers, of, training).read().items():
+    for layer, values in probe.read().items():
         samples = channels(values)
         found[layer] = {"mean": samples.mean(0), "deviation": samples.std(0), "zero": (samples == 0).mean(0)}
     return found
@@ -178,11 +183,14 @@ class ActivationStatistics(Monitor):
         super().__init__(every, file, log_dir)
         self._x, self._layers, self._of, self._training = x, layers, of, training
 
+    def begin(self) -> None:
+        """Finds the layers."""
+        self._probe = Probe(self.model, self._x, self._layers, self._of, self._training)
+
     def measure(self) -> dict[str, float]:
         """The numbers of each layer."""
         found = {}
-        statistics = activation_statistics(self.model, self._x, self._layers, of=self._of, training=self._training)
-        for layer, each in statistics.items():
+        for layer, each in channel_statistics(self._probe).items():
             found[f"activation/{layer}/mean"] = float(np.sqrt(np.mean(each["mean"] ** 2)))
             found[f"activation/{layer}/deviation"] = float(np.sqrt(np.mean(each["deviation"] ** 2)))
             found[f"activation/{layer}/dead"] = float(np.mean(each["zero"] == 1))
