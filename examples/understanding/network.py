@@ -1,5 +1,7 @@
 """A ResNet of settable depth, with batch normalization everywhere, on the last layer alone, or nowhere."""
 
+from typing import Any
+
 import keras
 
 from kerasbn import BatchNorm
@@ -17,6 +19,7 @@ def resnet(
     seed: int = 0,
     initializer: str = "he_normal",
     momentum: float = 0.9,
+    weight_decay: float = 0.0,
 ) -> keras.Model:
     """He et al.'s (2016) ResNet for CIFAR-10, not compiled: three stages of equally many blocks of two convolutions.
 
@@ -31,6 +34,7 @@ def resnet(
         seed: Of the initial weights.
         initializer: Of the kernels, by Keras's name.
         momentum: Of the moving statistics.
+        weight_decay: L2 regularization, of the kernels: half of it times their squares is added to the loss.
 
     Raises:
         ValueError: If `depth` or `normalized` is something else.
@@ -42,6 +46,10 @@ def resnet(
     keras.utils.set_random_seed(seed)
     everywhere = normalized == "all"
 
+    def kernel() -> dict[str, Any]:
+        regularizer = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+        return {"kernel_initializer": keras.initializers.get(initializer), "kernel_regularizer": regularizer}
+
     def convolution(x, filters: int, size: int, stride: int, name: str):
         layer = keras.layers.Conv2D(
             filters,
@@ -49,8 +57,8 @@ def resnet(
             stride,
             "same",
             use_bias=not everywhere,
-            kernel_initializer=keras.initializers.get(initializer),
             name=name,
+            **kernel(),
         )
         x = layer(x)
         return BatchNorm(momentum=momentum, name=f"{name}_bn")(x) if everywhere else x
@@ -68,6 +76,6 @@ def resnet(
         x = keras.layers.Add(name=f"{name}_add")([convolution(x, filters, 3, 1, f"{name}_conv_2"), shortcut])
         x = keras.layers.ReLU(name=f"{name}_relu_2")(x)
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    x = keras.layers.Dense(classes, kernel_initializer=keras.initializers.get(initializer), name="logits")(x)
+    x = keras.layers.Dense(classes, name="logits", **kernel())(x)
     outputs = BatchNorm(momentum=momentum, name="logits_bn")(x) if normalized == "last" else x
     return keras.Model(inputs, outputs, name=f"resnet_{depth}_{normalized}")

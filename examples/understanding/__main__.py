@@ -1,0 +1,206 @@
+"""`python -m examples.understanding`: what Bjorck et al. measured in training, and where it holds."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from examples.mnist_sigmoid.__main__ import positive
+
+PARTS = ("rates", "depth", "step_size", "divergence")
+EXAMPLES = """examples:
+  python -m examples.understanding                                scikit-learn's digits, some minutes
+  python -m examples.understanding --full                         CIFAR-10, about half an hour on two cores
+  python -m examples.understanding --only step_size divergence    two of the four parts
+  python -m examples.understanding --full --only rates --resnet 56 --steps 64000 --every 2000 --batch-size 128 \\
+      --test-images 10000 --out runs/understanding/long           nearer to the paper: days
+  python -m examples.understanding.report RESULTS                 tables and figures of what is there so far
+"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for a data set."""
+
+    steps: int
+    every: int
+    test_images: int
+    depths: tuple[int, ...]
+    search_steps: int
+    trained_steps: int
+    seeds: int
+    batches: int = 3
+    resnet: int = 14
+
+
+PRESETS = {
+    "digits": Preset(240, 30, 450, (8, 14, 20), search_steps=60, trained_steps=100, seeds=3),
+    "cifar10": Preset(1000, 200, 2000, (8, 14, 20), search_steps=100, trained_steps=200, seeds=2),
+}
+RATES = (0.1, 0.003, 0.0001)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = _with_defaults(parser, parser.parse_args(arguments))
+    try:
+        from examples.accelerate.data import DatasetMissing, load
+        from examples.results import SettingsDiffer
+        from examples.understanding import report
+        from examples.understanding.network import NORMALIZED
+    except ModuleNotFoundError as error:
+        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
+        return 2
+    if (options.resnet - 2) % 6 or any((depth - 2) % 6 for depth in options.depths):
+        parser.error(f"depths must be 6 n + 2: 8, 14, 20, ... Received: {options.resnet}, {_joined(options.depths)}")
+    unknown = sorted(set(options.normalized or ()) - set(NORMALIZED))
+    if unknown:
+        parser.error(f"argument --normalized: must be of {', '.join(NORMALIZED)}. Received: {', '.join(unknown)}")
+    try:
+        results = _results(options, tuple(options.normalized or NORMALIZED))
+        images = load(options.dataset, options.data_dir, options.download, command="examples.understanding")
+    except (SettingsDiffer, DatasetMissing) as error:
+        print(error, file=sys.stderr)
+        return 2
+    images = replace(images, x_test=images.x_test[: options.test_images], y_test=images.y_test[: options.test_images])
+    try:
+        for part in options.only:
+            _measure(part, images, results[part], options.seeds)
+    except KeyboardInterrupt:
+        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    written = report.write(options.out)
+    print(f"\n{report.as_text(options.out)}\n\nWritten: {', '.join(map(str, written))}")
+    return 0
+
+
+def _measure(part: str, images: Any, results: Any, seeds: int) -> None:
+    """All of one part that is not there yet."""
+    from examples.progress import with_bar
+    from examples.understanding import looking, training
+
+    look: dict[str, Callable[..., Any]] = {
+        "depth": looking.search,
+        "step_size": looking.losses,
+        "divergence": looking.moments,
+    }
+    for seed in range(seeds):
+        for name in results.networks:
+            title = f"{part}, {name}, seed {seed + 1} of {seeds}"
+            if part == "rates":
+                with_bar(results, results.run(name, seed), title, partial(training.train, images))
+            elif not results.has(name, seed):
+                print(title, file=sys.stderr, flush=True)
+                results.add(look[part](images, results, name, seed))
+
+
+def _results(options: argparse.Namespace, normalized: tuple[str, ...]) -> dict[str, Any]:
+    """What is there of the parts that are asked for."""
+    from examples.understanding import results as of
+
+    common = {"dataset": options.dataset, "batch_size": options.batch_size}
+    settings = {
+        "rates": lambda: of.RatesSettings(
+            **common,
+            depth=options.resnet,
+            steps=options.steps,
+            every=options.every,
+            normalized=normalized,
+            learning_rates=tuple(sorted(set(options.learning_rates), reverse=True)),
+            test_images=options.test_images,
+        ),
+        "depth": lambda: of.DepthSettings(
+            **common, depths=tuple(sorted(set(options.depths))), steps=options.search_steps
+        ),
+        "step_size": lambda: of.StepSizeSettings(
+            **common, depth=options.resnet, trained_steps=options.trained_steps, batches=options.batches
+        ),
+        "divergence": lambda: of.DivergenceSettings(
+            **common, depth=options.resnet, trained_steps=options.trained_steps
+        ),
+    }
+    classes = {"rates": of.Rates, "depth": of.Depth, "step_size": of.StepSize, "divergence": of.Divergence}
+    return {part: classes[part].open(options.out, settings[part]()) for part in options.only}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.understanding",
+        description=(
+            "Bjorck et al. 2018: a ResNet with batch normalization, without, and with it on the last layer alone. "
+            "rates: accuracy at several learning rates. depth: the largest stable rate. step_size: the loss after one "
+            "step along the gradient. divergence: moments by layer in a step that diverges. Prints tables, writes a "
+            "JSON file for each, table.md and figures. Can be killed at any time; the same command goes on and trains "
+            "nothing twice."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+
+    def preset(name: str) -> str:
+        found = {dataset: getattr(preset, name) for dataset, preset in PRESETS.items()}
+        return ", ".join(
+            f"{_joined(value) if isinstance(value, tuple) else value} for {dataset}" for dataset, value in found.items()
+        )
+
+    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
+    add("--full", action="store_true", help="the same as --dataset cifar10")
+    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
+    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    add("--only", nargs="+", choices=PARTS, default=PARTS, help="which parts (default: all)")
+    add("--seeds", type=positive(int), help=f"how many times all is done (default: {preset('seeds')})")
+    add("--batch-size", type=positive(int), default=32, help="images a step (default: %(default)s)")
+    add("--resnet", type=positive(int), metavar="DEPTH", help=f"of all parts but depth (default: {preset('resnet')})")
+    rates = parser.add_argument_group("rates")
+    add = rates.add_argument
+    add("--steps", type=positive(int), help=f"of each training (default: {preset('steps')})")
+    add("--every", type=positive(int), help=f"steps between two measurements (default: {preset('every')})")
+    add("--test-images", type=positive(int), help=f"accuracy is of so many (default: {preset('test_images')})")
+    add(
+        "--learning-rates",
+        type=positive(float),
+        nargs="+",
+        metavar="RATE",
+        default=RATES,
+        help="(default: the paper's)",
+    )
+    add("--normalized", nargs="+", metavar="WHERE", help="of all, none, last (default: each)")
+    add = parser.add_argument_group("depth").add_argument
+    add("--depths", type=positive(int), nargs="+", metavar="DEPTH", help=f"(default: {preset('depths')})")
+    add("--search-steps", type=positive(int), help=f"of each training (default: {preset('search_steps')})")
+    add = parser.add_argument_group("step_size and divergence").add_argument
+    add("--trained-steps", type=positive(int), help=f"before a look (default: {preset('trained_steps')})")
+    add("--batches", type=positive(int), help=f"mini-batches for a look at losses (default: {preset('batches')})")
+    parser.add_argument("--out", type=Path, help="where results go (default: runs/understanding/DATASET)")
+    return parser
+
+
+def _with_defaults(parser: argparse.ArgumentParser, options: argparse.Namespace) -> argparse.Namespace:
+    """The options, with those that were not given from the preset of the data set."""
+    if options.full:
+        options.dataset = "cifar10"
+    for name, value in vars(PRESETS[options.dataset]).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if options.steps % options.every:
+        parser.error(
+            f"argument --every: must divide the steps of each training. Received: {options.every}, "
+            f"and steps {options.steps}"
+        )
+    options.out = options.out or Path("runs/understanding") / options.dataset
+    return options
+
+
+def _joined(values: Any) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
