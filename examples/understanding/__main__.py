@@ -31,17 +31,17 @@ class Preset:
     steps: int
     every: int
     test_images: int
-    depths: tuple[int, ...]
     search_steps: int
     trained_steps: int
-    seeds: int
+    seeds: int = 3
     batches: int = 3
+    depths: tuple[int, ...] = (8, 14, 20)
     resnet: int = 14
 
 
 PRESETS = {
-    "digits": Preset(240, 30, 450, (8, 14, 20), search_steps=60, trained_steps=100, seeds=3),
-    "cifar10": Preset(1000, 200, 2000, (8, 14, 20), search_steps=100, trained_steps=200, seeds=2),
+    "digits": Preset(240, 30, 450, search_steps=60, trained_steps=100),
+    "cifar10": Preset(600, 100, 1000, search_steps=80, trained_steps=200),
 }
 RATES = (0.1, 0.003, 0.0001)
 

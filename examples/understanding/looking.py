@@ -8,15 +8,7 @@ import numpy as np
 
 from examples.accelerate.data import Images
 from examples.measured import CLASSES
-from examples.understanding.results import (
-    DIVERGENCE,
-    Depth,
-    Divergence,
-    Losses,
-    Moments,
-    Search,
-    StepSize,
-)
+from examples.understanding.results import DIVERGENCE, Depth, Divergence, Losses, Moments, Search, StepSize
 from examples.understanding.step import Step
 from examples.understanding.training import compiled, fitted, mini_batches
 from kerasbn.monitors.activations import channel_statistics
@@ -29,7 +21,8 @@ def search(images: Images, results: Depth, name: str, seed: int) -> Search:
 
     settings, began = results.settings, time.perf_counter()
     normalized, depth = results.networks[name]
-    order = np.random.default_rng(seed).permutation(len(images.x_train))
+    # As many images as a training sees: the library draws its batches from them, the same ones for every rate.
+    order = np.random.default_rng(seed).permutation(len(images.x_train))[: settings.steps * settings.batch_size]
     trials: list[tuple[float, bool]] = []
     (found,) = largest_stable_learning_rate(
         lambda: compiled(settings, normalized, images.x_train.shape[1:], settings.start, depth, seed),

@@ -222,6 +222,17 @@ class StepSize(_Entries):
         rows = [row for run in self.complete(normalized) for row in run.relative[stage]]
         return np.array([[math.inf if value is None else value for value in row] for row in rows])
 
+    def ratio(self, stage: str) -> dict[str, float | None] | None:
+        """How many times larger the best step is with normalization, over the mini-batches that both have."""
+        seeds = [{run.seed: run.relative[stage] for run in self.complete(name)} for name in self.networks]
+        grid = self.settings.grid
+        pairs = [
+            [grid[_lowest(row)] for row in rows]
+            for seed in seeds[0].keys() & seeds[1].keys()
+            for rows in zip(*(found[seed] for found in seeds), strict=True)
+        ]
+        return _interval([with_it / without for with_it, without in pairs])
+
     def summary(self) -> dict[str, Any]:
         """For each network and stage, over mini-batches and seeds: which step is best, which is too large."""
         grid, rows = np.array(self.settings.grid), {}
@@ -270,6 +281,10 @@ class Divergence(_Entries):
 
     def _rows(self, runs: Sequence[Moments]) -> range:
         return range(len(runs[0].variance[0]))
+
+
+def _lowest(row: Sequence[float | None]) -> int:
+    return int(np.argmin([_number(value) for value in row]))
 
 
 def _number(value: float | None) -> float:
