@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
-    if (options.resnet - 2) % 6 or any((depth - 2) % 6 for depth in options.depths):
+    if any(depth < 8 or (depth - 2) % 6 for depth in (options.resnet, *options.depths)):
         parser.error(f"depths must be 6 n + 2: 8, 14, 20, ... Received: {options.resnet}, {_joined(options.depths)}")
     unknown = sorted(set(options.normalized or ()) - set(NORMALIZED))
     if unknown:

@@ -50,7 +50,7 @@ def rates(results: Rates) -> bytes:
         ax.set(title=titles[where], xlabel="training steps", xlim=(0, results.settings.steps), ylim=(0, 1))
         _plain(ax)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=8, loc="upper left" if where != "all" else "lower right")
+            ax.legend(fontsize=8, loc="lower right")
     axes[0][0].set_ylabel("test accuracy")
     note = "mean over seeds, band from lowest to highest; dotted: the rate falls to a tenth"
     return _png(fig, f"{_data(results)}: {note}")
@@ -105,7 +105,7 @@ def step_size(results: StepSize) -> bytes:
 
 def divergence(results: Divergence) -> bytes:
     """The relative loss while the step is made, and the variance by layer before and after."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 5.4), layout="constrained")
     percent = np.linspace(0, 100, results.settings.parts + 1)
     for name, label in STEPS.items():
         runs, color, line = results.complete(name), COLORS[name.split("_")[0]], "--" if name == "all_own" else "-"
@@ -121,40 +121,37 @@ def divergence(results: Divergence) -> bytes:
     left.set(yscale="log", xlabel="% of the step", ylabel="loss / loss before the step")
     right.set(yscale="log", xlabel="convolution, from the input on", ylabel="variance, mean over channels")
     for ax in (left, right):
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1)
         _plain(ax)
     seeds = _seeds(results.complete("none"))
     return _png(fig, f"{_data(results)}: geometric mean over {seeds}, band from lowest to highest")
 
 
 def channels(results: Divergence) -> bytes:
-    """The variance of each channel of three layers while the step is made, as in the paper's figure; the first seed."""
-    drawn = [run for run in (results.run(name, 0) for name in STEPS if results.has(name, 0)) if run.channel_variances]
-    kinds = (("variance", "channel_variances"), ("|mean|", "channel_means"))
-    layers = results.layers
-    rows = [(run, kind, attribute) for run in drawn for kind, attribute in kinds]
-    fig, axes = plt.subplots(
-        max(len(rows), 1), len(layers), figsize=(11, 1.5 + 1.75 * len(rows)), layout="constrained", squeeze=False
-    )
-    for row, (run, kind, attribute) in zip(axes, rows, strict=False):
-        values = [np.abs(_array(getattr(run, attribute)[str(layer)])) for layer in layers]
-        limits = _limits(values)
-        for ax, layer, each in zip(row, layers, values, strict=True):
-            extent = (0.5, each.shape[1] + 0.5, 0, 100)
-            clipped = np.clip(each, *limits)
-            image = ax.imshow(clipped, aspect="auto", origin="lower", extent=extent, norm=LogNorm(*limits))
-            ax.set_title(f"{_short(run)}: {kind}, layer {layer}", fontsize=8)
-            ax.tick_params(labelsize=7)
-        row[0].set_ylabel("% of the step", fontsize=8)
-        fig.colorbar(image, ax=list(row), pad=0.01)
+    """The moments of each channel of three layers while the same step is made, as in the paper; of the first seed."""
+    runs = [run for run in results.runs if run.network in ("none", "all") and run.channel_variances]
+    runs.sort(key=lambda run: run.network, reverse=True)
+    layers = [str(layer) for layer in results.layers]
+    kinds = {"variance": "channel_variances", "|mean|": "channel_means"}
+    rows = len(kinds) * max(len(runs), 1)
+    fig, axes = plt.subplots(rows, len(layers), figsize=(11, 1 + 1.8 * rows), layout="constrained", squeeze=False)
+    for place, (kind, attribute) in enumerate(kinds.items()):
+        values = [[np.abs(_array(getattr(run, attribute)[layer])) for layer in layers] for run in runs]
+        limits = _limits([each for row in values for each in row])
+        own = axes[place * len(runs) : (place + 1) * len(runs)]
+        for row, run, of_layers in zip(own, runs, values, strict=True):
+            for ax, layer, each in zip(row, layers, of_layers, strict=True):
+                extent = (0.5, each.shape[1] + 0.5, 0, 100)
+                clipped, norm = np.clip(each, *limits), LogNorm(*limits)
+                image = ax.imshow(clipped, aspect="auto", origin="lower", extent=extent, norm=norm)
+                ax.set_title(f"{NAMES[run.network]}: {kind}, layer {layer}", fontsize=9)
+                ax.tick_params(labelsize=7)
+            row[0].set_ylabel("% of the step", fontsize=8)
+        if runs:
+            fig.colorbar(image, ax=list(own.ravel()), pad=0.01, label=f"{kind} of a channel")
     for ax in axes[-1]:
         ax.set_xlabel("channel", fontsize=8)
-    return _png(fig, f"{_data(results)}, first seed; one scale of colors a row")
-
-
-def _short(run: Moments) -> str:
-    step = "" if run.step_size is None else f", step {run.step_size:.2g}"
-    return f"{NAMES[run.network.split('_')[0]]}{step}"
+    return _png(fig, f"{_data(results)}, first seed: both networks make a step of {_span(runs)}")
 
 
 def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -180,7 +177,7 @@ def _span(runs: Sequence[Moments]) -> str:
     found = sorted(run.step_size for run in runs if run.step_size is not None)
     if not found:
         return "none"
-    return f"{found[0]:.2g}" if found[0] == found[-1] else f"{found[0]:.2g} to {found[-1]:.2g}"
+    return f"{found[0]:.3g}" if found[0] == found[-1] else f"{found[0]:.3g} to {found[-1]:.3g}"
 
 
 def _shades(values: Sequence[float]) -> list[str]:
