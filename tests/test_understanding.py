@@ -73,9 +73,10 @@ def test_a_step_that_diverges_is_followed_through_the_layers(whole):
 
 def test_the_moments_before_the_step_are_those_of_the_monitor(tmp_path):
     digits = load("digits")
-    settings = results.DivergenceSettings(**COMMON, depth=8, trained_steps=0, parts=1)
+    settings = results.DivergenceSettings(**COMMON, depth=8, trained_steps=1, parts=1)
     entry = looking.moments(digits, results.Divergence(tmp_path, settings), "none", 0)
-    model = training.fitted(digits, settings, "none", 0, 0)
+    model = training.look_at(settings, "none", (8, 8, 1), 0)
+    training.train_a_little(model, digits, settings, 0)
     ((x, _),) = training.mini_batches(digits, 16, 1, 0)
     names = looking.convolutions(model)
     assert names == ["stem", *(f"b{block}_conv_{i}" for block in (1, 2, 3) for i in (1, 2))]

@@ -10,7 +10,7 @@ from examples.accelerate.data import Images
 from examples.measured import CLASSES
 from examples.understanding.results import DIVERGENCE, Depth, Divergence, Losses, Moments, Search, StepSize
 from examples.understanding.step import Step
-from examples.understanding.training import compiled, fitted, mini_batches
+from examples.understanding.training import compiled, look_at, mini_batches, train_a_little
 from kerasbn.monitors.activations import channel_statistics
 from kerasbn.monitors.probe import Probe
 
@@ -47,9 +47,12 @@ def search(images: Images, results: Depth, name: str, seed: int) -> Search:
 def losses(images: Images, results: StepSize, name: str, seed: int) -> Losses:
     """The losses after one step of each size, at initialization and after some training."""
     settings, entry = results.settings, Losses(name, seed)
-    for stage, steps in (("initial", 0), ("trained", settings.trained_steps)):
-        model = fitted(images, settings, name, steps, seed)
-        with Step(model) as step:
+    model = look_at(settings, name, images.x_train.shape[1:], seed)
+    step = Step(model)
+    for stage in ("initial", "trained"):
+        if stage == "trained":
+            train_a_little(model, images, settings, seed)
+        with step:
             entry.loss[stage], entry.relative[stage] = [], []
             for x, y in mini_batches(images, settings.batch_size, settings.batches, seed):
                 entry.loss[stage].append(_rounded(step.along(x, y)))
@@ -58,14 +61,15 @@ def losses(images: Images, results: StepSize, name: str, seed: int) -> Losses:
 
 
 def moments(images: Images, results: Divergence, name: str, seed: int) -> Moments:
-    """The moments of each convolution's output while one step is made.
+    """The moments of each convolution's output while one step is made, after some training.
 
     The step is the first that diverges when it is doubled; for `"all"` that of the network without normalization, which
     has been measured before.
     """
     settings = results.settings
     normalized = name.split("_")[0]
-    model = fitted(images, settings, normalized, settings.trained_steps, seed)
+    model = look_at(settings, normalized, images.x_train.shape[1:], seed)
+    train_a_little(model, images, settings, seed)
     ((x, y),) = mini_batches(images, settings.batch_size, 1, seed)
     layers = convolutions(model)
     entry = Moments(name, seed)

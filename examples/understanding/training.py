@@ -61,16 +61,18 @@ def train(images: Images, results: Rates, run: Measured, on_measurement: Callabl
     )
 
 
-def fitted(
-    images: Images, settings: StepSizeSettings | DivergenceSettings, normalized: str, steps: int, seed: int
-) -> keras.Model:
-    """A network after so many steps at a low and constant rate, for a look at it; images are not augmented."""
-    model = compiled(settings, normalized, images.x_train.shape[1:], settings.trained_rate, settings.depth, seed)
-    if steps:
-        order = tf.data.Dataset.range(len(images.x_train)).shuffle(len(images.x_train), seed=seed)
-        batches = measured.batches(images, order, settings.batch_size)
-        model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
-    return model
+def look_at(settings: StepSizeSettings | DivergenceSettings, normalized: str, shape: tuple, seed: int) -> keras.Model:
+    """A network for a look at it, at initialization."""
+    return compiled(settings, normalized, shape, settings.trained_rate, settings.depth, seed)
+
+
+def train_a_little(
+    model: keras.Model, images: Images, settings: StepSizeSettings | DivergenceSettings, seed: int
+) -> None:
+    """Some steps at a low and constant rate; images are not augmented."""
+    order = tf.data.Dataset.range(len(images.x_train)).shuffle(len(images.x_train), seed=seed)
+    batches = measured.batches(images, order, settings.batch_size)
+    model.fit(batches, steps_per_epoch=settings.trained_steps, shuffle=False, verbose=0)
 
 
 def mini_batches(images: Images, size: int, number: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
