@@ -259,6 +259,11 @@ def test_largest_rates_by_hand(tmp_path):
     (_, eight, fourteen) = report.depth_rows(found)
     assert eight[0] == "8" and fourteen[2:] == ["2 to above", "0 to 0.05", "-"]
     assert [row[-1] for row in claims.of_depth(found)] == ["no"]
+    grown = [Search(r.network, r.seed, r.rate) for r in runs[:4]]
+    grown += [Search("all_14", s, 2.0 + s) for s in (0, 1)] + [Search("none_14", s, 0.001 + s * 0.0005) for s in (0, 1)]
+    judged = claims.of_depth(results.Depth(tmp_path, settings, grown))
+    assert judged[2][2:] == ["0.1 at 8 layers, 0.00122 at 14", "yes"]
+    assert judged[3][-1] == "unclear"  # 20 and 2000 times, but of two seeds
     found.save()
     assert results.Depth.read(tmp_path).runs == runs
 

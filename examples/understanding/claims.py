@@ -94,17 +94,19 @@ def of_depth(results: Depth) -> list[Row]:
             claim = f"ResNet-{depth}: normalization stands a higher rate, by a factor of"
             certain = ratio["low"] is None or ratio["low"] > 1
             found.append([claim, "above 1", interval(ratio), _holds(ratio["mean"] > 1 and certain)])
-    rates = {normalized: [row[normalized] for row in rows.values()] for normalized in ("none", "all")}
-    if len(rows) > 1 and all(each and each["mean"] for found_rates in rates.values() for each in found_rates):
-        depths = list(rows)
-        for normalized, claim, paper in (
-            ("none", "without it, the largest stable rate falls with depth", "falls"),
-            ("all", "with it, it falls by less than a factor of 2", "-"),
-        ):
-            first, last = (rates[normalized][i]["mean"] for i in (0, -1))
-            holds = last < first if normalized == "none" else last > first / 2
-            shown = f"{first:.3g} at {depths[0]} layers, {last:.3g} at {depths[-1]}"
-            found.append([claim, paper, shown, _holds(holds)])
+    depths = list(rows)
+    slowest = [rows[depth]["none"] for depth in depths]
+    if len(rows) > 1 and all(each and each["mean"] for each in slowest):
+        first, last = slowest[0]["mean"], slowest[-1]["mean"]
+        shown = f"{first:.3g} at {depths[0]} layers, {last:.3g} at {depths[-1]}"
+        found.append(["without it, the largest stable rate falls with depth", "falls", shown, _holds(last < first)])
+    ratios = [rows[depth]["ratio"] for depth in depths]
+    if len(rows) > 1 and all(each and each["low"] for each in ratios):
+        first, last = ratios[0], ratios[-1]
+        apart = last["low"] > first["high"] or last["high"] < first["low"]
+        shown = f"{interval(first)} at {depths[0]} layers, {interval(last)} at {depths[-1]}"
+        holds = _holds(last["mean"] > first["mean"]) if apart else "unclear"
+        found.append(["the factor grows with depth", "-", shown, holds])
     return found
 
 

@@ -58,7 +58,7 @@ def rates(results: Rates) -> bytes:
 
 def depth(results: Depth) -> bytes:
     """The largest stable rate against depth, each seed, and the geometric mean with its interval."""
-    fig, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
     rows, depths = results.summary(), results.settings.depths
     for normalized, shift in (("all", -0.15), ("none", 0.15)):
         color, name = COLORS[normalized], NAMES[normalized]
@@ -72,7 +72,7 @@ def depth(results: Depth) -> bytes:
         x, y = np.array([each for each in found if 0 < each[1] < math.inf]).reshape(-1, 2).T
         ax.plot(x + shift, y, "o", color=color, alpha=0.5, markersize=5, label=f"{name}: each seed")
     ax.set(yscale="log", xlabel="layers of the ResNet", ylabel="largest stable learning rate", xticks=depths)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     _plain(ax)
     note = f"{_data(results, with_depth=False)}, trainings of {results.settings.steps} steps"
     return _png(fig, f"{note}, found to a factor of {results.settings.tolerance:g}")

@@ -142,7 +142,7 @@ def largest_stable_learning_rate(
         keep: Float in [0, 1].
         normal_loss: Positive float, the loss of a guess, as ``log(classes)`` for a cross-entropy; `None` for that of
             the network without training. Deep networks that are not normalized begin with a worse one, and gain by
-            dying if it is not given.
+            dying if it is not given. A rate too low to get below it in `steps` is not stable: `start` above that.
         batch_size: Integer above 0, samples in a batch, for arrays.
         on_trial: Function that is told of each training: setting, arm, seed, rate, whether it was stable.
         where: Where `BatchNorm` goes; see `kerasbn.batch_normalize`.
