@@ -203,6 +203,14 @@ def test_images_are_augmented_alike_wherever_training_starts():
     assert not np.array_equal(every[0], read(0, 1, seed=2)[0])
 
 
+def test_what_a_short_training_sees_is_drawn_with_its_labels():
+    images = Images(np.arange(50.0), np.arange(50), np.zeros(0), np.zeros(0))
+    few = training.drawn(images, 20, seed=1)
+    assert len(set(few.x_train)) == 20 and np.array_equal(few.x_train, few.y_train)
+    assert set(few.x_train) != set(training.drawn(images, 20, seed=2).x_train)
+    assert training.drawn(images, 50, seed=1) is images
+
+
 def rates_of(tmp_path, accuracies):
     """Two seeds a network: a number is the final accuracy of both, `None` a divergence."""
     settings = results.RatesSettings(

@@ -1,6 +1,7 @@
 """The networks to train, and the training at one rate."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -45,6 +46,7 @@ def train(images: Images, results: Rates, run: Measured, on_measurement: Callabl
     """Trains `run` to its end, or until it diverges, and saves `results` after each measurement."""
     settings = results.settings
     normalized, rate = results.networks[run.network]
+    images = drawn(images, settings.steps * settings.batch_size, run.seed)
     drops = [round(part * settings.steps) for part in DROPS]
     falling = keras.optimizers.schedules.PiecewiseConstantDecay(drops, [rate, rate / 10, rate / 100])
     examples = len(images.x_train)
@@ -70,9 +72,18 @@ def train_a_little(
     model: keras.Model, images: Images, settings: StepSizeSettings | DivergenceSettings, seed: int
 ) -> None:
     """Some steps at a low and constant rate; images are not augmented."""
+    images = drawn(images, settings.trained_steps * settings.batch_size, seed)
     order = tf.data.Dataset.range(len(images.x_train)).shuffle(len(images.x_train), seed=seed)
     batches = measured.batches(images, order, settings.batch_size)
     model.fit(batches, steps_per_epoch=settings.trained_steps, shuffle=False, verbose=0)
+
+
+def drawn(images: Images, number: int, seed: int) -> Images:
+    """So many training images, drawn at random: what a short training sees, and keeps in memory. Or all, if fewer."""
+    if number >= len(images.x_train):
+        return images
+    rows = np.random.default_rng(seed).permutation(len(images.x_train))[:number]
+    return replace(images, x_train=images.x_train[rows], y_train=images.y_train[rows])
 
 
 def mini_batches(images: Images, size: int, number: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
