@@ -1,6 +1,7 @@
 """`kerasbn.monitors`: against distributions whose distance is known, and that nothing of a training is changed."""
 
 import csv
+import itertools
 import math
 
 import keras
@@ -66,6 +67,19 @@ def test_histogram_kl_comes_to_that_of_the_distributions():
     assert monitors.histogram_kl(np.zeros((5, 1)), np.zeros((9, 1))).tolist() == [0.0]
 
 
+def test_histogram_kl_is_that_of_counted_values():
+    """Counted by hand, channel by channel: values between the same quantiles, with ties, empty bins dropped."""
+    p, q = RANDOM.normal(size=(60, 3)).round(1), np.maximum(RANDOM.normal(size=(40, 3)), 0.0)
+    for a, b, found in zip(p.T, q.T, monitors.histogram_kl(p, q, bins=16), strict=True):
+        edges = [-math.inf, *np.quantile([*a, *b], np.arange(1, 16) / 16), math.inf]
+        bins = [[sum(low <= v < high for v in each) for each in (a, b)] for low, high in itertools.pairwise(edges)]
+        filled = [counts for counts in bins if any(counts)]
+        assert len(filled) < 16  # half of `q` is 0, the edge of several bins
+        in_p, in_q = ([(counts[i] + 0.5) / (n + len(filled) / 2) for counts in filled] for i, n in enumerate((60, 40)))
+        assert found == pytest.approx(sum(u * math.log(u / v) for u, v in zip(in_p, in_q, strict=True)))
+    assert np.isnan(monitors.histogram_kl(p, np.full_like(q, np.nan))).all()
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_wasserstein_is_that_of_scipy(n, m, seed):
     random = np.random.default_rng(seed)
@@ -90,7 +104,10 @@ def test_a_shift_is_what_was_done_to_the_values(move, stretch, unit):
     assert found["deviation"] == pytest.approx(abs(math.log(stretch)), abs=1e-9)
     kl = (stretch**2 + move**2 - 1) / 2 - math.log(stretch)
     assert found["gaussian_kl"] == pytest.approx(kl, rel=1e-6, abs=1e-9)
-    assert found["wasserstein"] == pytest.approx(stats.wasserstein_distance(x[:, 0], now[:, 0]) / deviation, abs=1e-9)
+    distance = stats.wasserstein_distance(x[:, 0], now[:, 0])
+    assert found["wasserstein"] == pytest.approx(distance / deviation, abs=1e-9)
+    assert found["mean_absolute"] == pytest.approx(abs(move) * deviation, rel=1e-9, abs=1e-9 * unit)
+    assert found["wasserstein_absolute"] == pytest.approx(distance, rel=1e-9, abs=1e-9 * unit)
 
 
 def test_a_dead_channel_has_not_moved_and_one_that_wakes_has():

@@ -9,7 +9,15 @@ from kerasbn.monitors.distributions import gaussian_kl, histogram_kl, wasserstei
 from kerasbn.monitors.monitor import Monitor
 from kerasbn.monitors.probe import Layers, Probe, channels
 
-METRICS = ("mean", "deviation", "gaussian_kl", "histogram_kl", "wasserstein")
+METRICS = (
+    "mean",
+    "deviation",
+    "gaussian_kl",
+    "histogram_kl",
+    "wasserstein",
+    "mean_absolute",
+    "wasserstein_absolute",
+)
 
 
 def covariate_shift(before: Any, now: Any, bins: int = 32) -> dict[str, np.ndarray]:
@@ -20,9 +28,13 @@ def covariate_shift(before: Any, now: Any, bins: int = 32) -> dict[str, np.ndarr
         gaussian_kl     KL(N(mean_now, deviation_now^2) || N(mean_before, deviation_before^2)), in nats
         histogram_kl    KL of histograms, now against before, in nats
         wasserstein     W1 / deviation_before
+        mean_absolute, wasserstein_absolute
+                        the same two, not divided: in the unit of the values
 
-    All but `histogram_kl`, which has a floor of about ``(bins - 1) / n``, are 0 if nothing has moved, and none depends
-    on the unit of the values. A channel that is constant before, and now is not, is infinitely far from it.
+    All are 0 if nothing has moved; `histogram_kl` of two samples of one distribution has a floor of about
+    ``(bins - 1) / n``. The first five do not depend on the unit of the values: they do not tell a layer that moves far
+    from one whose values hardly differed before; the last two do, and fit a nonlinearity with a scale of its own. A
+    channel that is constant before, and now is not, is infinitely far from it, but in those two and `histogram_kl`.
 
     Args:
         before: Array ``[n, channels]``.
@@ -37,8 +49,9 @@ def covariate_shift(before: Any, now: Any, bins: int = 32) -> dict[str, np.ndarr
 
     Example:
     >>> x = np.random.default_rng(0).normal(size=(1000, 1))
-    >>> {name: round(float(value[0]), 1) for name, value in covariate_shift(x, x + 2 * x.std()).items()}
-    {'mean': 2.0, 'deviation': 0.0, 'gaussian_kl': 2.0, 'histogram_kl': 1.9, 'wasserstein': 2.0}
+    >>> found = covariate_shift(x, x + 2 * x.std())
+    >>> {name: round(float(found[name][0]), 1) for name in ("mean", "deviation", "gaussian_kl", "histogram_kl")}
+    {'mean': 2.0, 'deviation': 0.0, 'gaussian_kl': 2.0, 'histogram_kl': 1.9}
 
     Reference:
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 2, "the change in the
@@ -54,6 +67,7 @@ def covariate_shift(before: Any, now: Any, bins: int = 32) -> dict[str, np.ndarr
         }
     # Nothing over nothing: a channel that is constant and has not moved.
     moved = {name: np.where(distance == 0, 0.0, value) for name, value in moved.items()}
+    moved |= {"mean_absolute": np.abs(mean_now - mean), "wasserstein_absolute": distance}
     moved["gaussian_kl"] = gaussian_kl(mean_now, deviation_now**2, mean, deviation**2)
     moved["histogram_kl"] = histogram_kl(now, before, bins)
     return {name: moved[name] for name in METRICS}
@@ -63,7 +77,7 @@ class CovariateShift(Monitor):
     """Measures for chosen layers how the distribution of their inputs moves, on a fixed batch of examples.
 
     Each measurement compares the inputs now with those of the measurement before ("step") and of the first ("start");
-    see `covariate_shift` for the five distances. History, logs, CSV and TensorBoard get the median over the channels,
+    see `covariate_shift` for the distances. History, logs, CSV and TensorBoard get the median over the channels,
     which one dead channel does not move, as ``shift/<layer>/<distance>/<step or start>``; `channels` has all channels.
 
     It costs a forward pass of `x` and a sort of what comes in at each layer, which is kept twice, in float64: for 500

@@ -59,7 +59,7 @@ def histogram_kl(p: Any, q: Any, bins: int = 32) -> np.ndarray:
         bins: Integer above 1.
 
     Returns:
-        Array ``[channels]``, float64.
+        Array ``[channels]``, float64; NaN where a value is.
 
     Raises:
         ValueError: If the samples have not the same channels.
@@ -73,14 +73,17 @@ def histogram_kl(p: Any, q: Any, bins: int = 32) -> np.ndarray:
         S. Kullback & R. A. Leibler, On Information and Sufficiency, 1951.
     """
     p, q = _samples(p, q)
-    divergences = []
-    for a, b in zip(p.T, q.T, strict=True):
-        edges = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, bins + 1)[1:-1]))
-        counts = [np.bincount(np.searchsorted(edges, each, "right"), minlength=len(edges) + 1) for each in (a, b)]
-        used = counts[0] + counts[1] > 0  # a value that is taken often is the edge of several bins
-        in_p, in_q = ((count[used] + 0.5) / (count.sum() + 0.5 * used.sum()) for count in counts)
-        divergences.append(float(np.sum(in_p * np.log(in_p / in_q))))
-    return np.array(divergences)
+    edges = np.quantile(np.concatenate([p, q]), np.linspace(0, 1, bins + 1)[1:-1], axis=0)
+
+    def counts(values: np.ndarray) -> np.ndarray:
+        below = np.array([np.count_nonzero(values < edge, axis=0) for edge in edges])  # all channels of a bin at once
+        return np.diff(below, axis=0, prepend=0, append=len(values))
+
+    in_p, in_q = counts(p), counts(q)
+    used = in_p + in_q > 0  # a value that is taken often is the edge of several bins
+    parts = [(each + 0.5) / (each.sum(0) + 0.5 * used.sum(0)) for each in (in_p, in_q)]
+    divergences = np.sum(parts[0] * np.log(parts[0] / parts[1]), axis=0, where=used)
+    return np.where(np.isnan(edges).any(0), np.nan, divergences)
 
 
 def wasserstein(p: Any, q: Any) -> np.ndarray:
