@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -171,14 +172,16 @@ class Results:
         write_whole(self.path, (json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n").encode())
 
 
-def spread(values: list[float]) -> dict[str, float | None] | None:
+def spread(
+    values: list[float], rounded: Callable[[float], float] = lambda value: round(value, 5)
+) -> dict[str, float | None] | None:
     """Mean and sample standard deviation over seeds, `None` of no values; one has no deviation."""
     if not values:
         return None
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {
-        "mean": round(statistics.fmean(values), 5),
-        "stdev": None if deviation is None else round(deviation, 5),
+        "mean": rounded(statistics.fmean(values)),
+        "stdev": None if deviation is None else rounded(deviation),
         "min": min(values),
         "max": max(values),
     }

@@ -20,9 +20,14 @@ class Data:
     y_test: np.ndarray
 
 
-def load(name: str, data_dir: Path | None = None, download: bool = False) -> Data:
-    """Loads `"digits"`, `"mnist"` or `"fashion_mnist"`. A pixel is 1 where it is at least half as bright as can be."""
-    return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download)
+def load(
+    name: str, data_dir: Path | None = None, download: bool = False, command: str = "examples.mnist_sigmoid"
+) -> Data:
+    """Loads `"digits"`, `"mnist"` or `"fashion_mnist"`. A pixel is 1 where it is at least half as bright as can be.
+
+    `command` is the one that downloads it, which the error names if it is missing.
+    """
+    return _load_digits() if name == "digits" else _load_tfds(name, data_dir, download, command)
 
 
 def _load_digits() -> Data:
@@ -35,7 +40,7 @@ def _load_digits() -> Data:
     return _binary(x_train, y_train, x_test, y_test, threshold=8)
 
 
-def _load_tfds(name: str, data_dir: Path | None, download: bool) -> Data:
+def _load_tfds(name: str, data_dir: Path | None, download: bool, command: str) -> Data:
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
@@ -45,7 +50,7 @@ def _load_tfds(name: str, data_dir: Path | None, download: bool) -> Data:
         place = f" --data-dir {data_dir}" if data_dir else ""
         raise DatasetMissing(
             f"Data set {name!r} is not in {builder.data_path.parent}. Get it with "
-            f"`python -m examples.mnist_sigmoid --dataset {name}{place} --download`, "
+            f"`python -m {command} --dataset {name}{place} --download`, "
             "or name the folder that has it with `--data-dir`."
         )
     train, test = (

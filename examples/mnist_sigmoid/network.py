@@ -1,5 +1,7 @@
 """The network of Sec. 4.1: three hidden layers of 100 sigmoid units and ten outputs."""
 
+from collections.abc import Callable
+
 import keras
 
 from kerasbn import BatchNorm
@@ -11,7 +13,16 @@ NETWORKS = {"plain": "without BN", "batch_norm": "with BN"}
 LAST_SIGMOID_INPUT = "last_sigmoid_input"
 
 
-def build(network: str, pixels: int, initial_stddev: float, seed: int) -> keras.Model:
+def build(
+    network: str,
+    pixels: int,
+    initial_stddev: float,
+    seed: int,
+    *,
+    activation: str = "sigmoid",
+    momentum: float = 0.99,
+    behind: Callable[[int], keras.layers.Layer] | None = None,
+) -> keras.Model:
     """Builds one of `NETWORKS`. They differ in nothing but the normalization and the bias that it makes redundant
     (Sec. 3.2).
 
@@ -20,6 +31,9 @@ def build(network: str, pixels: int, initial_stddev: float, seed: int) -> keras.
         pixels: Number of inputs.
         initial_stddev: Standard deviation of the Gaussians that weights start from.
         seed: Both networks start from the same weights for the same seed.
+        activation: Of the hidden layers.
+        momentum: Of the moving statistics.
+        behind: Function from the number of a hidden layer to a layer that is put behind its normalization.
     """
     normalized = network == "batch_norm"
 
@@ -32,9 +46,11 @@ def build(network: str, pixels: int, initial_stddev: float, seed: int) -> keras.
         name = LAST_SIGMOID_INPUT if index == 2 else None
         if normalized:
             model.add(dense(100, index, use_bias=False))
-            model.add(BatchNorm(name=name))
+            model.add(BatchNorm(momentum=momentum, name=name))
+            if behind:
+                model.add(behind(index))
         else:
             model.add(dense(100, index, name=name))
-        model.add(keras.layers.Activation("sigmoid"))
+        model.add(keras.layers.Activation(activation))
     model.add(dense(10, 3))
     return model
