@@ -248,3 +248,14 @@ def test_what_it_looks_like(tmp_path):
     axes = found.plot()
     assert len(axes) == 2 and axes[0].get_ylabel() == "moving mean off by (sigmas)"
     axes[0].figure.savefig(tmp_path / "diagnosis.png")
+
+
+def test_a_model_that_was_trained_on_replicas(strategy):
+    """Its optimizer counts steps in a variable of which each replica has one, and `int` does not take that."""
+    with strategy.scope():
+        layers = [L.Dense(8, use_bias=False), kerasbn.BatchNorm(synchronized=True), L.ReLU(), L.Dense(3)]
+        model = keras.Sequential([keras.Input((6,)), *layers])
+        model.compile("sgd", "mse")
+    model.fit(X[:64], np.zeros((64, 3)), verbose=0)
+    found = kerasbn.diagnose(model, X)
+    assert found.samples == 256 and "momentum" in {finding.kind for finding in found.findings}

@@ -94,7 +94,7 @@ def diagnose(
         state.restore()
         random_state.restore()
     optimizer = getattr(model, "optimizer", None)
-    iterations = int(stepping(optimizer)[0].iterations) if optimizer is not None else 0
+    iterations = int(stepping(optimizer)[0].iterations.numpy()) if optimizer is not None else 0
     for layer, population in zip(recalibrator.layers, measured.layers, strict=True):
         findings += statistics.check(layer, population, measured.batches, iterations)
     return Diagnosis(_sorted(findings), measured.layers, measured.batches, measured.samples, _gap(before, after))
