@@ -9,9 +9,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import settings
 
+from tests.fuzz import profiles
+
 # A first call traces and compiles: how long an example takes says nothing.
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("default")
+profiles.register()
+settings.load_profile(os.environ.get("KERASBN_FUZZ", "default"))
 
 CPUS = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConfiguration()] * 4)

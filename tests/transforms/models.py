@@ -1,5 +1,7 @@
 """The registry of models: every kind that a transform must know. Each test of all transforms runs over all of them."""
 
+import json
+
 import keras
 import numpy as np
 
@@ -262,3 +264,10 @@ def all_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.layers.L
         if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
             found |= all_layers(layer, f"{prefix}{layer.name}/")
     return found
+
+
+def snapshot(model):
+    """All that a transform could touch in a model."""
+    config = json.dumps(model.get_config(), default=str)
+    calls = {path: layer.output is not None for path, layer in all_layers(model).items() if hasattr(layer, "output")}
+    return config, model.get_weights(), [v.numpy() for v in model.variables], calls

@@ -26,6 +26,7 @@ from tests.transforms.models import (
     nested,
     sequential,
     shared,
+    snapshot,
     swish_of_our_own,
     with_random_weights,
     without_input_shape,
@@ -40,13 +41,6 @@ def copy(model):
 
 def assert_same(a, b):
     keras.tree.map_structure(np.testing.assert_array_equal, a, b)
-
-
-def snapshot(model):
-    """All that a transform could touch in a model."""
-    config = json.dumps(model.get_config(), default=str)
-    calls = {path: layer.output is not None for path, layer in all_layers(model).items() if hasattr(layer, "output")}
-    return config, model.get_weights(), [v.numpy() for v in model.variables], calls
 
 
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)

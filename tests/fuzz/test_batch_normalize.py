@@ -1,0 +1,53 @@
+"""Any network, normalized: with statistics that do nothing it computes what it did, but for the biases that went."""
+
+import keras
+import numpy as np
+from hypothesis import strategies as st
+
+from kerasbn import BatchNorm, batch_normalize, fold
+from tests.fuzz.networks import batch, network, results
+from tests.fuzz.preserved import assert_close, assert_comes_back, assert_shares_alike, unchanged
+from tests.fuzz.profiles import fuzz
+from tests.transforms.models import all_layers
+from tests.transforms.trained import trained
+
+
+@fuzz(
+    24,
+    data=st.data(),
+    where=st.sampled_from(["pre_activation", "post_activation"]),
+    saved=st.sampled_from([False, False, True]),
+)
+def test_batch_normalize(data, where, saved):
+    model = network(data.draw)
+    changes = []
+    with unchanged(model):
+        try:
+            new = batch_normalize(model, where, epsilon=0.0, changes=changes)
+        except ValueError as error:
+            assert where == "post_activation" and "behind different layers" in str(error), error
+            return
+    added = {change.new.removeprefix("layer ") for change in changes if str(change.new).startswith("layer ")}
+    layers, new_layers = all_layers(model), all_layers(new)
+    assert [path for path in new_layers if path.rpartition("/")[2] not in added] == list(layers)
+    assert_shares_alike(new, model)
+    again = []
+    batch_normalize(new, where, changes=again)
+    assert again == []
+
+    without_bias = {change.where for change in changes if change.what == "use_bias"}
+    for path in without_bias:
+        layer = getattr(layers[path], "layer", layers[path])
+        layer.bias.assign(0 * layer.bias)
+    x = batch(model)
+    assert_close(results(new, x), results(model, x))
+    if saved:
+        assert_comes_back(new, x)
+    trained(new)
+    normalized = [layer for layer in new_layers.values() if type(layer) is BatchNorm]
+    before = [layer.moving_mean.numpy() for layer in normalized]
+    results(new, x, training=True)
+    for layer, mean in zip(normalized, before, strict=True):
+        assert layer.momentum == 1 or not layer.trainable or not np.array_equal(mean, layer.moving_mean)
+    assert_close(results(fold(new), x), results(new, x), 1e-8)
+    assert keras.config.dtype_policy().name == "float32"
