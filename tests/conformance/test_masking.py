@@ -77,6 +77,15 @@ def test_fully_masked(case, mode):
         np.testing.assert_array_equal(a, b)
 
 
+def test_one_channel():
+    """Where Keras 3.15 raises an IndexError."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 1)).astype("float32")
+    mask = np.random.default_rng(1).random((4, 3)) < 0.5
+    layer = BatchNorm(momentum=0.0)
+    layer(x, training=True, mask=mask)
+    np.testing.assert_allclose(layer.moving_mean, [x[mask].mean()], rtol=1e-5)
+
+
 def test_mask_from_masking_layer():
     x = np.random.default_rng(0).normal(size=(6, 5, 3)).astype("float32")
     x[1, 3:] = 0

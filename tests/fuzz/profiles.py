@@ -12,6 +12,9 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 #: Examples that ran to their end, by test. Those that hypothesis draws and discards do not count.
 COUNTS: Counter[str] = Counter()
 
+#: The name of an environment variable, of the file that counts are written to.
+COUNTS_FILE = "KERASBN_FUZZ_COUNTS"
+
 #: Of the long profile, for each example that continuous integration has.
 TIMES = float(os.environ.get("KERASBN_FUZZ_TIMES", "50"))
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from hypothesis import strategies as st
 
-from kerasbn import BatchNorm, convert, to_keras
+from kerasbn import BatchNorm, LocalResponseNormalization, convert, to_keras
 from kerasbn.selection import layers_in
 from tests.fuzz.networks import batch, network, results
 from tests.fuzz.preserved import assert_close, assert_comes_back, assert_shares_alike, unchanged
@@ -43,7 +43,7 @@ def test_convert(data, fuse_activations, saved):
 
 
 def keras_has_it(layer: BatchNorm) -> bool:
-    """Statistics along several axes, and activations within a wrapper, are refused."""
+    """Statistics along several axes are refused; besides, activations within a wrapper and other layers of kerasbn."""
     return not isinstance(layer.axis, list) or len(layer.axis) == 1
 
 
@@ -55,6 +55,7 @@ def test_to_keras_and_back(data, saved):
     wrapped = [layer for layer in wrapped if isinstance(layer, BatchNorm)]
     linear = keras.activations.linear
     refused = [layer for layer in normalizations(new) if not keras_has_it(layer)]
+    refused += [layer for layer in all_layers(new).values() if isinstance(layer, LocalResponseNormalization)]
     refused += [layer for layer in wrapped if layer.activation is not linear]
     with unchanged(new):
         try:
