@@ -208,7 +208,7 @@ class _Network:
             return None
         if kind == "global pooling":
             return of_rank(pick("GlobalAveragePooling", "GlobalMaxPooling"))(keepdims=flag())
-        if kind in ("average pooling", "max pooling") and shrinks:
+        if kind in ("average pooling", "max pooling") and shrinks and rank < 5:  # TensorFlow has those in float32 only
             name = "AveragePooling" if kind.startswith("average") else "MaxPooling"
             return of_rank(name)(2, pick(1, 2), padding=pick("valid", "same"))
         if kind == "zeros" and max(space) < LARGEST:

@@ -30,7 +30,7 @@ def test_convert(data, fuse_activations, saved):
         assert set(all_layers(new)) <= set(all_layers(model))
     else:
         assert list(all_layers(new)) == list(all_layers(model))
-        assert [v.path for v in new.variables] == [v.path for v in model.variables]
+        assert [w.path for w in new.weights] == [w.path for w in model.weights]
     assert_shares_alike(new, model)
     x = batch(model)
     if saved:
@@ -67,7 +67,8 @@ def test_to_keras_and_back(data, saved):
     assert {type(layer) for layer in normalizations(back)} == {KERAS}
     split_off = {f"{layer.name}_activation" for layer in normalizations(new) if layer.activation is not linear}
     kept = [path for path in all_layers(back) if path.rpartition("/")[2].removesuffix("_1") not in split_off]
-    assert kept == list(all_layers(model))
+    # Keras sorts layers by their distance from the outputs, which is another one behind an activation.
+    assert (sorted(kept) == sorted(all_layers(model))) if split_off else (kept == list(all_layers(model)))
     assert_shares_alike(back, new)
     x = batch(model)
     if saved:

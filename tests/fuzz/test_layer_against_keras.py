@@ -10,8 +10,9 @@ from tests.cases import train
 from tests.fuzz.layers import layer_cases
 from tests.fuzz.profiles import fuzz
 
-#: Keras adds 1e-7 to the number of values that a mask counts, and keeps no more of float64 in the roots of renorm.
-TOLERANCE = {"float64": 1e-6, "float32": 1e-4, "float16": 4 * 2.0**-11, "bfloat16": 4 * 2.0**-8}
+#: Keras adds 1e-7 to the number of values that a mask counts: its mean is off by as much of itself, which may be 150
+#: roots of epsilon.
+TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 4 * 2.0**-11, "bfloat16": 4 * 2.0**-8}
 
 
 @fuzz(60, case=layer_cases(of_keras=True), steps=st.integers(1, 3))
@@ -27,11 +28,12 @@ def test_steps_and_inference(case, steps):
         found["inference"] = layer(x, mask=mask[0] if mask else None)
         found |= {weight.name: weight.value for weight in layer.weights}
         results.append((layer, found))
+    tolerance = 1e-8 if case.mask is None and case.dtype == "float64" else TOLERANCE[case.compute_dtype]
     (keras_layer, theirs), (layer, ours) = results
     assert list(theirs) == list(ours)
     for name, wanted in theirs.items():
         assert ours[name].dtype == wanted.dtype, name
         wanted, value = (np.asarray(tf.cast(v, "float64")) for v in (wanted, ours[name]))
-        tolerance = TOLERANCE[case.compute_dtype] * (1 + np.abs(wanted).max(initial=0))
-        np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance, err_msg=name)
+        scale = 1 + np.abs(wanted).max(initial=0)
+        np.testing.assert_allclose(value / scale, wanted / scale, rtol=0, atol=tolerance, err_msg=name)
     assert layer.get_config() | {"name": ""} == keras_layer.get_config() | {"name": ""}
