@@ -162,7 +162,8 @@ class _Network:
         if kind == "dense":
             return L.Dense(pick(2, 4, 5), kernel_regularizer=pick(None, "l2"), **common)
         if kind == "einsum":
-            return L.EinsumDense("...a,ab->...b", 3, bias_axes=pick(None, "b"))
+            places = "uvw"[: len(space)]  # by name: Keras 3.15 reverses the shape of those that are "..."
+            return L.EinsumDense(f"n{places}a,ab->n{places}b", (*space, 3), bias_axes=pick(None, "b"))
         if kind == "convolution" and shrinks:
             stride, dilation = pick((1, 1), (2, 1), (1, 2))
             groups = 2 if channels % 2 == 0 and rank == 4 and flag() else 1
