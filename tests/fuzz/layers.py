@@ -127,8 +127,8 @@ def layer_cases(draw, few_shapes: bool = False, of_keras: bool = False) -> Drawn
         few_shapes: Whether shapes are those of `FEW_SHAPES`, as each is compiled.
         of_keras: Whether Keras has the layer, too, and is right there: not where all is masked or a batch is empty, not
             at means that are large next to the deviations from them, not where a value is NaN under a mask or there is
-            one channel under it, not in pure half precision (docs/layer.md, differences from Keras's layer). It takes masks of
-            the full shape only.
+            one channel under it, not in pure half precision (docs/layer.md, differences from Keras's layer). It takes
+            masks of the full shape only.
     """
     shape = draw(st.sampled_from(FEW_SHAPES)) if few_shapes else shapes(draw)
     rank = len(shape)
