@@ -11,7 +11,7 @@ from tests.transforms.trained import trained
 
 
 @fuzz(
-    24,
+    16,
     data=st.data(),
     where=st.sampled_from(["pre_activation", "post_activation"]),
     saved=st.sampled_from([False, False, True]),

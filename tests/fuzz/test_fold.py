@@ -10,7 +10,7 @@ from tests.fuzz.profiles import fuzz
 from tests.transforms.models import all_layers
 
 
-@fuzz(40, data=st.data(), saved=st.sampled_from([False, False, False, True]))
+@fuzz(30, data=st.data(), saved=st.sampled_from([False, False, False, True]))
 def test_the_same_results(data, saved):
     model = network(data.draw, normalized=True)
     changes = []
