@@ -110,7 +110,9 @@ def test_every_document_is_a_page(site):
         path = Path(document)
         return str(path.parent / ("" if path.name == "README.md" else path.stem) / "index.html")
 
-    assert set(site) == {*map(page, PAGES), "404.html"}
+    wanted = {*map(page, PAGES), "404.html"}
+    assert wanted <= set(site)
+    assert all("/results/" in more for more in set(site) - wanted)  # tables that documents link to
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
