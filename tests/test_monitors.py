@@ -14,6 +14,7 @@ from scipy import stats
 
 import kerasbn
 from kerasbn import monitors
+from kerasbn.callbacks import DropoutRemoval
 
 L = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -313,3 +314,22 @@ def test_models_that_cannot_be_looked_into():
         monitors.activation_statistics(keras.Model(inputs, dense(dense(inputs))), X, ["twice"])
     with pytest.raises(ValueError, match="must be compiled"):
         monitors.gradient_statistics(keras.Model(inputs, L.Dense(1, name="a")(inputs)), X, Y, ["a"])
+
+
+def test_what_is_read_follows_the_training_step():
+    """Rates are constants in a trace: it is made anew when that of the training step is, and is kept until then."""
+    model = keras.Sequential([keras.Input((64,)), L.Dropout(0.5, seed=0, name="drop"), L.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.ones((8, 64), "float32")
+    watch = {"statistics": monitors.ActivationStatistics(x, ["drop"])}
+    watch["percentiles"] = monitors.ActivationPercentiles(x, ["drop"], of="output", percentiles=[0], training=True)
+    probes = []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: probes.append(watch["statistics"].probe))
+    removal = DropoutRemoval(at=2)
+    model.fit(x, x[:, :1], epochs=4, verbose=0, callbacks=[removal, *watch.values(), note])
+    # Before training, and after each of four epochs.
+    deviations = [row["activation/drop/deviation"] for row in watch["statistics"].history]
+    lowest = [row["percentile/drop/0"] for row in watch["percentiles"].history]
+    assert min(deviations[:3]) > 0 and deviations[3:] == [0, 0]
+    assert lowest == [0, 0, 0, 1, 1]
+    assert probes[0] is probes[1] and probes[1] is not probes[2] and probes[2] is probes[3]

@@ -69,14 +69,14 @@ class ActivationPercentiles(Monitor):
         self.unit = unit
         self._x, self._layers, self._of, self._training = x, layers, of, training
 
-    def begin(self) -> None:
+    def make_probe(self) -> Any:
         """Finds the layers."""
-        self._probe = Probe(self.model, self._x, self._layers, self._of, self._training)
+        return Probe(self.model, self._x, self._layers, self._of, self._training)
 
     def measure(self) -> dict[str, float]:
         """The percentiles of each layer."""
         found = {}
-        for layer, values in self._probe.read().items():
+        for layer, values in self.probe.read().items():
             if self.unit is not None and not -values.shape[-1] <= self.unit < values.shape[-1]:
                 raise ValueError(
                     f"Argument `unit` must be a channel of every layer. Received: unit={self.unit}, where {layer!r} "
@@ -129,7 +129,8 @@ def channel_statistics(probe: Probe) -> dict[str, dict[str, np.ndarray]]:
     found = {}
     for layer, values in probe.read().items():
         samples = channels(values)
-        found[layer] = {"mean": samples.mean(0), "deviation": samples.std(0), "zero": (samples == 0).mean(0)}
+        with np.errstate(invalid="ignore"):  # what is not finite is to be seen, not to end a training
+            found[layer] = {"mean": samples.mean(0), "deviation": samples.std(0), "zero": (samples == 0).mean(0)}
     return found
 
 
@@ -183,14 +184,14 @@ class ActivationStatistics(Monitor):
         super().__init__(every, file, log_dir)
         self._x, self._layers, self._of, self._training = x, layers, of, training
 
-    def begin(self) -> None:
+    def make_probe(self) -> Any:
         """Finds the layers."""
-        self._probe = Probe(self.model, self._x, self._layers, self._of, self._training)
+        return Probe(self.model, self._x, self._layers, self._of, self._training)
 
     def measure(self) -> dict[str, float]:
         """The numbers of each layer."""
         found = {}
-        for layer, each in channel_statistics(self._probe).items():
+        for layer, each in channel_statistics(self.probe).items():
             found[f"activation/{layer}/mean"] = float(np.sqrt(np.mean(each["mean"] ** 2)))
             found[f"activation/{layer}/deviation"] = float(np.sqrt(np.mean(each["deviation"] ** 2)))
             found[f"activation/{layer}/dead"] = float(np.mean(each["zero"] == 1))

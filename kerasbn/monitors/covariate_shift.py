@@ -135,9 +135,12 @@ class CovariateShift(Monitor):
         self._x, self._layers, self._of, self._training = x, layers, of, training
         self.channels: list[dict[str, np.ndarray]] = []
 
+    def make_probe(self) -> Any:
+        """Finds the layers."""
+        return Probe(self.model, self._x, self._layers, self._of, self._training)
+
     def begin(self) -> None:
         """Reads what there is before training."""
-        self._probe = Probe(self.model, self._x, self._layers, self._of, self._training)
         self._first = self._last = self._read()
         self.channels = []
 
@@ -147,7 +150,7 @@ class CovariateShift(Monitor):
         found = {
             f"shift/{layer}/{metric}/{since}": values
             for since, past in (("step", self._last), ("start", self._first))
-            for layer in self._probe.names
+            for layer in self.probe.names
             for metric, values in covariate_shift(past[layer], now[layer], self.bins).items()
         }
         self._last = now
@@ -155,4 +158,4 @@ class CovariateShift(Monitor):
         return {name: float(np.median(values)) for name, values in found.items()}
 
     def _read(self) -> dict[str, np.ndarray]:
-        return {name: channels(values) for name, values in self._probe.read().items()}
+        return {name: channels(values) for name, values in self.probe.read().items()}

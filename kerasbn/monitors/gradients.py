@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasbn.arguments import built
+from kerasbn.arrays import examples
 from kerasbn.monitors.monitor import Monitor
 from kerasbn.monitors.probe import Layers, chosen, ends
 from kerasbn.snapshot import RandomState, Snapshot
@@ -88,35 +89,53 @@ def gradient_statistics(model: Any, x: Any, y: Any, layers: Layers) -> dict[str,
     Reference:
         J. Bjorck et al., Understanding Batch Normalization, 2018, https://arxiv.org/abs/1806.02375: Sec. 3.1, 3.2.
     """
-    if not built(model).compiled:
-        raise ValueError(f"The model must be compiled, as its loss is meant. Received: {model.name!r}: call `compile`.")
-    found = chosen(model, layers, "output")
-    names = list(found)
-    inputs, structure = ends(model)
-    part = keras.Model(inputs, [*found.values(), *model.outputs])
-    weights = [model.get_layer(name).trainable_variables for name in names]
+    return _GradientProbe(model, x, y, layers).read()
 
-    @tf.function(autograph=False)
-    def gradients(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            outputs = part(x, training=True)
-            predicted = keras.tree.pack_sequence_as(structure, outputs[len(names) :])
-            loss = model.compute_loss(x, y, predicted, training=True)
-        flat = [variable.value for each in weights for variable in each]
-        return tape.gradient(loss, [flat, outputs[: len(names)]], unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    random_state = RandomState()
-    state = Snapshot([*model.non_trainable_variables, *model.metrics_variables], model.distribute_strategy)
-    try:
-        of_weights, of_outputs = gradients(x, y)
-    finally:
-        state.restore()
-        random_state.restore()
-    remaining = iter(of_weights)
-    return {
-        name: Gradients.of([np.asarray(next(remaining)) for _ in own], np.asarray(output))
-        for name, own, output in zip(names, weights, of_outputs, strict=True)
-    }
+class _GradientProbe:
+    """What reads the gradients of one batch; it is traced once."""
+
+    def __init__(self, model: Any, x: Any, y: Any, layers: Layers) -> None:
+        if not built(model).compiled:
+            raise ValueError(
+                f"The model must be compiled, as its loss is meant. Received: {model.name!r}: call `compile`."
+            )
+        found = chosen(model, layers, "output")
+        names = list(found)
+        examples("x", x)
+        inputs, structure = ends(model)
+        part = keras.Model(inputs, [*found.values(), *model.outputs])
+        weights = [model.get_layer(name).trainable_variables for name in names]
+
+        @tf.function(autograph=False)
+        def gradients(x: Any, y: Any) -> Any:
+            with tf.GradientTape() as tape:
+                outputs = part(x, training=True)
+                predicted = keras.tree.pack_sequence_as(structure, outputs[len(names) :])
+                loss = model.compute_loss(x, y, predicted, training=True)
+            flat = [variable.value for each in weights for variable in each]
+            return tape.gradient(
+                loss, [flat, outputs[: len(names)]], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+
+        self._model, self._data, self._gradients = model, (x, y), gradients
+        self._names, self._weights = names, weights
+
+    def read(self) -> dict[str, Gradients]:
+        """The gradients by layer; nothing else happens to the model."""
+        model = self._model
+        random_state = RandomState()
+        state = Snapshot([*model.non_trainable_variables, *model.metrics_variables], model.distribute_strategy)
+        try:
+            of_weights, of_outputs = self._gradients(*self._data)
+        finally:
+            state.restore()
+            random_state.restore()
+        remaining = iter(of_weights)
+        return {
+            name: Gradients.of([np.asarray(next(remaining)) for _ in own], np.asarray(output))
+            for name, own, output in zip(self._names, self._weights, of_outputs, strict=True)
+        }
 
 
 class GradientStatistics(Monitor):
@@ -158,10 +177,14 @@ class GradientStatistics(Monitor):
         super().__init__(every, file, log_dir)
         self._x, self._y, self._layers = x, y, layers
 
+    def make_probe(self) -> Any:
+        """Finds the layers."""
+        return _GradientProbe(self.model, self._x, self._y, self._layers)
+
     def measure(self) -> dict[str, float]:
         """The numbers of each layer."""
         found = {}
-        for layer, each in gradient_statistics(self.model, self._x, self._y, self._layers).items():
+        for layer, each in self.probe.read().items():
             found[f"gradient/{layer}/norm"] = each.norm
             found[f"gradient/{layer}/kurtosis"] = each.kurtosis
             found[f"gradient/{layer}/coherence"] = float(each.coherence.mean())

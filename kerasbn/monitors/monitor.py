@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasbn.arguments import count
+from kerasbn.files import whole
 
 
 class Monitor(keras.callbacks.Callback):
     """Measures before training, and then at the end of each epoch or every so many steps.
 
-    Subclasses define `measure`, from nothing to numbers by name.
+    Subclasses define `measure`, from nothing to numbers by name, and if they read values in the model, `make_probe`.
 
     Args:
         every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
@@ -35,6 +37,8 @@ class Monitor(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self._step = self._before_epoch = 0
         self._writer: Any = None
+        self._probe: Any = None
+        self._traced: Any = None
 
     def measure(self) -> dict[str, float]:
         """What is measured of `self.model` now."""
@@ -43,9 +47,25 @@ class Monitor(keras.callbacks.Callback):
     def begin(self) -> None:
         """Called before the first measurement of a `fit`, when the model is there."""
 
+    def make_probe(self) -> Any:
+        """What reads `self.model`, to be traced."""
+        raise NotImplementedError
+
+    @property
+    def probe(self) -> Any:
+        """What reads `self.model`; its trace is kept from one measurement to the next, as tracing takes memory.
+
+        It holds as long as that of the training step: both change with rates of dropout, freezing and `compile`.
+        """
+        step = self.model.train_function
+        if self._probe is None or self._traced is not step:
+            self._probe, self._traced = self.make_probe(), step
+        return self._probe
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Measures what there is before training."""
         self.history, self._step, self._before_epoch = [], 0, 0
+        self._probe = self._traced = None
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
         self.begin()
@@ -71,7 +91,8 @@ class Monitor(keras.callbacks.Callback):
             self._writer.close()
 
     def _measure(self) -> None:
-        row = {"step": self._step, **self.measure()}
+        with np.errstate(all="ignore"):  # what is not finite is to be seen, not to end a training
+            row = {"step": self._step, **self.measure()}
         self.history.append(row)
         if self._writer is not None:
             with self._writer.as_default(step=self._step):
@@ -88,6 +109,5 @@ def _write(file: Path, rows: list[dict[str, float]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text.getvalue())
-    os.replace(part, file)
+    with whole(file) as part:
+        part.write_text(text.getvalue())

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasbn.arguments import built
+from kerasbn.arrays import examples
 from kerasbn.layers.arguments import one_of
 from kerasbn.snapshot import RandomState, Snapshot
 from kerasbn.transforms.graph import Graph
@@ -38,6 +39,7 @@ class Probe:
     def __init__(self, model: Any, x: Any, layers: Layers, of: str, training: bool) -> None:
         """Finds the layers; see the class."""
         found = chosen(model, layers, of)
+        examples("x", x)
         self.names = list(found)
         part = keras.Model(ends(model)[0], list(found.values()))
         self._model, self._x, self._training = model, x, training

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import keras_tuner
 import tensorflow as tf
 
 from kerasbn.callbacks import StopOnDivergence
+from kerasbn.files import whole
 from kerasbn.tuner.objectives import Curve, CurveObjective, aligned
 
 EXECUTIONS = "executions.json"
@@ -236,6 +236,5 @@ def _write(path: Path, curves: list[dict[str, list[float]]]) -> None:
         {name: [value if math.isfinite(value) else None for value in values] for name, values in curve.items()}
         for curve in curves
     ]
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(finite, indent=1))
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(json.dumps(finite, indent=1))
