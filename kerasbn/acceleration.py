@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerasbn.arguments import a_model
 from kerasbn.callbacks import DropoutRemoval, LearningRateAcceleration
 from kerasbn.data import shuffle_within_shards
 from kerasbn.dropout import dropout_rates
@@ -168,7 +169,7 @@ def accelerate(
     Reference:
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 4.2.1.
     """
-    if not model.compiled:
+    if not a_model(model).compiled:
         raise ValueError(
             "Argument `model` must be compiled: its optimizer has the learning rate that is raised. "
             f"Received: {model.name!r}, which is not. Call model.compile(...) first."

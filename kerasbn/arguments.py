@@ -3,6 +3,8 @@
 import operator
 from typing import Any
 
+import keras
+
 from kerasbn.layers.arguments import number
 
 
@@ -28,9 +30,24 @@ def count(name: str, value: Any, lowest: int) -> int:
     return parsed
 
 
+def a_model(value: Any, kind: type = keras.Model) -> Any:
+    """`value`, if it is a Keras model, or of another `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"Argument `model` must be a keras.Model. Received: {_shown(value)}. A file is loaded with "
+            "keras.saving.load_model, and layers become a model in keras.Sequential."
+        )
+    return value
+
+
+def _shown(value: Any) -> str:
+    what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of class {type(value).__name__}"
+    return repr(value) if value is None or isinstance(value, str) else what
+
+
 def built(model: Any) -> Any:
-    """`model`, if it has its variables."""
-    if not model.built:
+    """`model`, if it is one that has its variables."""
+    if not a_model(model).built:
         raise ValueError(
             "The model must be built before training, so that all that is in it is known. "
             f"Received: {model.name!r}, which is not. Give it a keras.Input, or call it on a batch of data."

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasbn.arguments import count, positive
+from kerasbn.arguments import a_model, count, positive
 from kerasbn.layers.arguments import number
 from kerasbn.learning_rate_curve import LearningRateCurve, smooth
-from kerasbn.learning_rate_sweep import Sweep, batches
+from kerasbn.learning_rate_sweep import Sweep, feed
 
 
 def find_learning_rate(
@@ -60,8 +60,10 @@ def find_learning_rate(
         `largest_stable`, `diverged`, `compared`, and `plot()`.
 
     Raises:
-        ValueError: If an argument is out of its range, or if fewer than 3 rates could be tried.
-        TypeError: If the learning rate is a function, or a schedule that cannot be serialized.
+        ValueError: If an argument is out of its range; if the loss is not finite from the start; if fewer than 3 rates
+            could be tried.
+        TypeError: If `model` is no model, or `data` nothing that gives batches; if the learning rate is a function, or
+            a schedule that cannot be serialized.
 
     Example:
     >>> import keras
@@ -87,14 +89,21 @@ def find_learning_rate(
     width = number("smoothing", smoothing, 0) / math.log10(tried[1] / tried[0])
     explosion, batch_size = positive("explosion", explosion), count("batch_size", batch_size, 1)
     for each in (model, *compare):
-        if not each.compiled:
+        if not a_model(each).compiled:
             raise ValueError(
                 f"Argument `model` must be compiled. Received: {each.name!r}, which is not: call `compile`."
             )
 
+    given = feed(data, batch_size, seed)
+
     def curve(model: keras.Model, compared: tuple[LearningRateCurve, ...] = ()) -> LearningRateCurve:
         sweep = Sweep(tried, explosion)
-        sweep.run(model, (lambda: batches(data, batch_size, seed)) if isinstance(data, tuple) else lambda: data)
+        sweep.run(model, given)
+        if not sweep.losses:
+            raise ValueError(
+                f"Argument `data` must give a loss that is finite before the first step. Received: one that is not, of "
+                f"model {model.name!r}. Look for NaN and infinity in the data and in the weights."
+            )
         losses = np.array(sweep.losses[1:])  # The first is that of the model as it was, each other that after a step.
         diverged = float(tried[len(losses)]) if sweep.diverged else None
         return LearningRateCurve(model.name, tried[: len(losses)], losses, smooth(losses, width), diverged, compared)

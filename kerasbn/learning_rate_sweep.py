@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn.arrays import arrays, batches_or
 from kerasbn.divergence import loss_in
 from kerasbn.optimizers import schedule_of, stepping
 from kerasbn.snapshot import RandomState, Snapshot, training_state
@@ -90,12 +91,26 @@ class _Held(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": float(self.rate)}
 
 
+def feed(data: Any, batch_size: int, seed: int) -> Callable[[], Any]:
+    """What gives the data of a sweep: batches of a tuple of arrays, or `data` as they are.
+
+    Raises:
+        ValueError: If the arrays are not such that batches can be made of them.
+        TypeError: If `data` are neither arrays nor anything that gives batches.
+    """
+    if not isinstance(data, tuple):
+        batches_or("a tuple of arrays (x, y)", data)
+        return lambda: data
+    checked = arrays("data", data)
+    return lambda: batches(checked, batch_size, seed)
+
+
 def batches(data: tuple, batch_size: int, seed: int) -> Iterator[tuple]:
     """Batches without end and all of one size, drawn at random from arrays, which are not copied."""
     order = np.random.default_rng(seed).permutation(len(keras.tree.flatten(data)[0]))
     for first in itertools.count(0, batch_size):
         rows = order[np.arange(first, first + batch_size) % len(order)]
-        yield keras.tree.map_structure(lambda array, rows=rows: np.asarray(array)[rows], data)
+        yield keras.tree.map_structure(lambda array, rows=rows: array[rows], data)
 
 
 def _executions(model: keras.Model) -> int:

@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasbn.arguments import built, count
+from kerasbn.arrays import arrays, batches_or
 from kerasbn.freezing import is_frozen
 from kerasbn.selection import Selection, batch_norms
 from kerasbn.snapshot import RandomState, Snapshot
-from kerasbn.statistics_pass import Population, StatisticsPass, no_batch
+from kerasbn.statistics_pass import Population, StatisticsPass
 from kerasbn.table import table
 
 
@@ -195,17 +196,28 @@ class _Shuffled(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return (keras.tree.map_structure(lambda array: np.asarray(array)[rows], self.x),)
+        return (keras.tree.map_structure(lambda array: array[rows], self.x),)
 
 
 def _batches(data: Any, batch_size: int, steps: int | None, seed: int) -> Any:
     """What `predict` reads batches from."""
-    x = data[0] if isinstance(data, tuple) else data
-    if not (isinstance(x, dict | list) or hasattr(x, "shape")):
-        return data
-    if len(keras.tree.flatten(x)[0]) == 0:
-        raise no_batch(data)
-    return _Shuffled(x, batch_size, steps, seed)
+    x = in_arrays(data)
+    return data if x is None else _Shuffled(x, batch_size, steps, seed)
+
+
+def in_arrays(data: Any) -> Any:
+    """The arrays `x` that `data` are, checked; `None` if they are something that gives batches.
+
+    Raises:
+        ValueError: If the arrays are not such that batches can be made of them.
+        TypeError: If `data` are neither.
+    """
+    x = data[:1] if isinstance(data, tuple) else data
+    if isinstance(x, tuple | dict | list) or hasattr(x, "shape"):
+        found = arrays("data", x)
+        return found[0] if isinstance(x, tuple) else found
+    batches_or("arrays `x`, a tuple of arrays (x, ...)", data)
+    return None
 
 
 def _check_any(layers: list[keras.layers.BatchNormalization], populations: list[Population], named: bool) -> None:

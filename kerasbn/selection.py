@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from kerasbn.arguments import a_model
+
 #: `None` for all; a name or several; or a function of a layer that says whether it is meant. A layer stands for all in
 #: it.
 Selection = str | Sequence[str] | Callable[[keras.Layer], bool] | None
@@ -38,6 +40,7 @@ def batch_norms(model: keras.Layer, layers: Selection = None) -> list[keras.laye
         ValueError: If there is none; if `layers` names a layer that is not there.
     """
     found: dict[int, keras.layers.BatchNormalization] = {}
+    a_model(model, kind=keras.Layer)
     names, of_kind = set(), set()
     for layer, within in layers_in(model, layers):
         names.add(layer.name)

@@ -191,7 +191,9 @@ def test_divergence_ends_the_sweep():
     assert curve.diverged == pytest.approx(np.geomspace(0.1, 1e4, 50)[end - 1]) and len(curve.losses) == end - 1
     explosive = find_learning_rate(quadratic(), (ONE, 3 * ONE), **settings, explosion=1e30)
     assert len(curve.losses) < len(explosive.losses) < 50 and np.isfinite(explosive.losses).all()
-    with pytest.raises(ValueError, match=r"at least 3.*Received: 0.*diverged at 1e-06. Begin with a smaller `lowest`"):
+    with pytest.raises(ValueError, match=r"at least 3.*Received: 0.*diverged at 1e\+06. Begin with a smaller `lowest`"):
+        find_learning_rate(quadratic(), (ONE, 3 * ONE), lowest=1e6, highest=1e9, batch_size=4)
+    with pytest.raises(ValueError, match="`data` must give a loss that is finite before the first step"):
         find_learning_rate(quadratic(), (ONE, np.nan * ONE))
 
 

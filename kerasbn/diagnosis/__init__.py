@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasbn.diagnosis import statistics, structure
 from kerasbn.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kerasbn.optimizers import stepping
-from kerasbn.population import Recalibrator
+from kerasbn.population import Recalibrator, in_arrays
 from kerasbn.snapshot import RandomState, Snapshot
 from kerasbn.statistics_pass import no_batch
 
@@ -116,8 +116,13 @@ def _first_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
         return keras.utils.unpack_x_y_sample_weight(data[0])[0], data
     if isinstance(data, tf.data.Dataset | tf.distribute.DistributedDataset):
         return keras.utils.unpack_x_y_sample_weight(next(iter(data)))[0], data
-    x = data[0] if isinstance(data, tuple) else data
-    return keras.tree.map_structure(lambda array: np.asarray(array)[:batch_size], x), data
+    x = in_arrays(data)
+    if x is None:
+        raise TypeError(
+            "Argument `data` must be arrays, a tf.data.Dataset, a PyDataset or a generator. "
+            f"Received: an object of class {type(data).__name__}. Give iter(data)."
+        )
+    return keras.tree.map_structure(lambda array: array[:batch_size], x), data
 
 
 def _outputs(model: keras.Model, x: Any) -> list[np.ndarray]:

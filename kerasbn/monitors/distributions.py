@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasbn.arrays import is_real
+
 
 def gaussian_kl(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) -> np.ndarray:
     """Kullback-Leibler divergence between Gaussians, in nats.
@@ -24,7 +26,7 @@ def gaussian_kl(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) -> n
         anything else are infinitely far apart.
 
     Raises:
-        ValueError: If the shapes do not broadcast.
+        ValueError: If a variance is negative, if the shapes do not broadcast, or if it is not numbers that came.
 
     Example:
     >>> gaussian_kl(0.0, 1.0, 1.0, 1.0), gaussian_kl(0.0, 1.0, 0.0, 1.0)
@@ -33,10 +35,13 @@ def gaussian_kl(mean_p: Any, variance_p: Any, mean_q: Any, variance_q: Any) -> n
     Reference:
         S. Kullback & R. A. Leibler, On Information and Sufficiency, 1951.
     """
-    mean_p, variance_p, mean_q, variance_q = np.broadcast_arrays(
-        *(np.asarray(a, "float64") for a in (mean_p, variance_p, mean_q, variance_q))
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
+    given = {"mean_p": mean_p, "variance_p": variance_p, "mean_q": mean_q, "variance_q": variance_q}
+    numbers = {name: _numbers(name, value) for name, value in given.items()}
+    for name in ("variance_p", "variance_q"):
+        if (numbers[name] < 0).any():
+            raise ValueError(f"Argument `{name}` must not be negative. Received: {numbers[name].min():g}.")
+    mean_p, variance_p, mean_q, variance_q = np.broadcast_arrays(*numbers.values())
+    with np.errstate(all="ignore"):
         ratio = variance_p / variance_q
         kl = (-np.log(ratio) + ratio + (mean_p - mean_q) ** 2 / variance_q - 1) / 2
     same = (variance_p == variance_q) & (mean_p == mean_q)
@@ -62,7 +67,7 @@ def histogram_kl(p: Any, q: Any, bins: int = 32) -> np.ndarray:
         Array ``[channels]``, float64; NaN where a value is.
 
     Raises:
-        ValueError: If the samples have not the same channels.
+        ValueError: If the samples have not the same channels, or are not numbers.
 
     Example:
     >>> x = np.linspace(0.0, 1.0, 1000)[:, None]
@@ -99,7 +104,7 @@ def wasserstein(p: Any, q: Any) -> np.ndarray:
         Array ``[channels]``, float64.
 
     Raises:
-        ValueError: If the samples have not the same channels.
+        ValueError: If the samples have not the same channels, or are not numbers.
 
     Example:
     >>> x = np.arange(6.0)[:, None]
@@ -118,10 +123,21 @@ def wasserstein(p: Any, q: Any) -> np.ndarray:
 
 
 def _samples(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
-    p, q = (np.asarray(a, "float64") for a in (p, q))
+    p, q = _numbers("p", p), _numbers("q", q)
     if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[1] or not len(p) or not len(q):
         raise ValueError(
             "Arguments `p` and `q` must be samples of the same channels, [n, channels] and [m, channels]. "
             f"Received: shapes {p.shape} and {q.shape}."
         )
     return p, q
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        found = np.asarray(value)
+        if is_real(found.dtype):
+            return found.astype("float64")
+        came = f"dtype {found.dtype}"
+    except (TypeError, ValueError) as error:  # sequences of several lengths
+        came = str(error)
+    raise ValueError(f"Argument `{name}` must be an array of real numbers. Received: a {type(value).__name__}, {came}.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from kerasbn.arguments import a_model
 from kerasbn.transforms.graph import Graph, Source, sources
 from kerasbn.transforms.rebuild import is_model
 
@@ -32,6 +33,7 @@ class Call:
 
 def trace(model: keras.Model) -> list[Call]:
     """All calls in `model`, after those whose results they use; last the end."""
+    a_model(model)
     calls: list[Call] = []
 
     def call(operation: Any, where: str, inputs: list[Call]) -> Call:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerasbn.arguments import a_model
 from kerasbn.transforms.clone import clone, custom_objects
 from kerasbn.transforms.graph import Graph, Source, revive
 
@@ -77,7 +78,7 @@ def rebuild(
         ValueError: If `model` says what it computes only in Python code; if its compile settings cannot be copied.
     """
     rebuilder = _Rebuilder(rewrite)
-    with model.distribute_strategy.scope():
+    with a_model(model).distribute_strategy.scope():
         new = rebuilder.model(model, "")
         # A flag that is set on a model is set on all in it: so from the outside in.
         for before, after in reversed(rebuilder.models):

@@ -13,7 +13,7 @@ import numpy as np
 from kerasbn.arguments import count, positive
 from kerasbn.intervals import Interval, geometric_mean
 from kerasbn.layers.arguments import number, one_of
-from kerasbn.learning_rate_sweep import Sweep, batches
+from kerasbn.learning_rate_sweep import Sweep, feed
 from kerasbn.table import table
 from kerasbn.transforms import batch_normalize
 from kerasbn.transforms.batch_normalization import Where
@@ -201,11 +201,11 @@ def largest_stable_learning_rate(
                     "Argument `build` must give a compiled model: its optimizer has the learning rate that is tried. "
                     f"Received: {plain.name!r}, which is not. Call model.compile(...) first."
                 )
-            feed = (lambda s=seed: batches(data, batch_size, s)) if isinstance(data, tuple) else lambda: data
+            given = feed(data, batch_size, seed)
             for arm in arms:
                 model = plain if arm == "plain" else batch_normalize(plain, where, **layer_arguments)
                 tell = partial(on_trial, setting, arm, seed) if on_trial else None
-                trials = _Trials(model, feed, steps, explosion, keep, normal_loss, tell)
+                trials = _Trials(model, given, steps, explosion, keep, normal_loss, tell)
                 first = float(str(np.float32(plain.optimizer.learning_rate))) if start is None else start
                 first = min(max(first, lowest), highest)
                 rates[arm].append(_largest(trials.stable, first, lowest, highest, tolerance))
