@@ -129,15 +129,20 @@ def main(arguments=None):
         "folder", type=Path, nargs="?", default=tables.FOLDER, help="with the JSON files (default: %(default)s)"
     )
     folder = parser.parse_args(arguments).folder
-    found = tables.results(folder)
-    if not found:
-        parser.error(f"there is no JSON file in {folder}; python -m benchmarks writes some")
-    for name, content in found.items():
-        if content["benchmark"] == "kernels":
-            save(kernels(content), folder / f"{name}.png")
-    whole = {name: found[name] for name in PANELS if name in found}
-    if whole:
-        save(networks(whole), folder / "networks.png")
+    try:
+        found = tables.results(folder)
+        if not found:
+            parser.error(f"there is no JSON file in {folder}; python -m benchmarks writes some")
+        for name, content in found.items():
+            if content["benchmark"] == "kernels":
+                with tables.understood(folder / f"{name}.json"):
+                    save(kernels(content), folder / f"{name}.png")
+        whole = {name: found[name] for name in PANELS if name in found}
+        if whole:
+            with tables.understood(folder / f"{' or '.join(whole)}.json"):
+                save(networks(whole), folder / "networks.png")
+    except tables.NotResults as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

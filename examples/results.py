@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from benchmarks.report import write_whole
+from examples.parsed import parsed, read
 
 FILE = "results.json"
 
@@ -85,7 +86,7 @@ class Results:
             return cls(folder, settings)
         try:
             before, runs = cls._parsed(path)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise SettingsDiffer(
                 f"{path} is not a results file of this experiment ({error}). Nothing was changed. "
                 "Name another folder with `--out`, or remove the file."
@@ -113,21 +114,27 @@ class Results:
         file = path / cls.file if path.is_dir() else path
         try:
             settings, runs = cls._parsed(file)
-            return cls(file.parent, cls.settings_class(**settings), runs)
+            return cls(file.parent, parsed(cls.settings_class, settings, "settings"), runs)
         except OSError as error:
             raise ResultsMissing(
                 f"There are no results in {path}: {error.strerror}. Name the folder that a training wrote to."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise ResultsMissing(
-                f"{file} is not a results file of this experiment ({type(error).__name__}: {error}). "
-                "Name the folder that a training wrote to."
+                f"{file} is not a results file of this experiment ({error}). Name the folder that a training wrote to."
             ) from error
 
     @classmethod
     def _parsed(cls, path: Path) -> tuple[dict[str, Any], list[Any]]:
-        stored = json.loads(path.read_text())
-        return stored["settings"], [cls.run_class(**run) for run in stored["runs"]]
+        stored = parsed(dict[str, Any], read(path))
+        if not {"settings", "runs"} <= stored.keys():
+            raise ValueError("it has no settings and runs")
+        runs = parsed(list[cls.run_class], stored["runs"], "runs")
+        for number, run in enumerate(runs):
+            sizes = {name: len(value) for name, value in vars(run).items() if isinstance(value, list)}
+            if len(set(sizes.values())) > 1:
+                raise ValueError(f"runs[{number}] has lists of several lengths, {sizes}")
+        return parsed(dict[str, Any], stored["settings"], "settings"), runs
 
     def run(self, network: str, seed: int) -> Any:
         """The run of `network` with `seed`, empty if it was not begun."""

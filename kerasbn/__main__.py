@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,16 @@ class CannotDo(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
     import keras
+    import tensorflow as tf
 
     import kerasbn
 
@@ -46,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             model, changes = _changed(kerasbn, model, options)
             print(*changes or ["There was nothing to change."], sep="\n")
         _save(model, options.out)
-    except (CannotDo, ValueError, TypeError) as error:
-        print(f"python -m kerasbn {options.command}: {error}", file=sys.stderr)
+    except (CannotDo, ImportError, OSError, TypeError, ValueError, tf.errors.OpError) as error:
+        print(f"python -m kerasbn {options.command}: {_sentence(error)}", file=sys.stderr)
         return 2
     print(f"Written: {options.out}")
     return 0
@@ -88,26 +98,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _sentence(error: Exception) -> str:
+    """The message of an error in one line. Keras's own have where it was met around it, and color."""
+    parts = re.sub(r"\x1b\[\d*m", "", str(error)).strip().split("\n\n")
+    what = parts[1] if parts[0].startswith("Exception encountered") and len(parts) > 1 else parts[0]
+    return " ".join(what.split())
+
+
 def _load(path: Path, keras: Any) -> Any:
-    if not path.exists():
+    if not path.is_file():
         raise CannotDo(f"There is no file {path}.")
+    if path.suffix != ".keras":  # Keras reads other formats, but not all of them in safe mode
+        raise CannotDo(f"The model must be a .keras file. Received: {path}. Save it with model.save('model.keras').")
     try:
-        return keras.saving.load_model(path, safe_mode=True)
+        model = keras.saving.load_model(path, safe_mode=True)
     except Exception as error:  # whatever Keras meets in a broken file
-        raise CannotDo(f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {_sentence(error)}"
+        raise CannotDo(f"{path} cannot be loaded as a Keras model: {why}") from error
+    if not isinstance(model, keras.Model):
+        raise CannotDo(f"{path} must hold a keras.Model. Received: an object of class {type(model).__name__}.")
+    return model
 
 
 def _save(model: Any, path: Path) -> None:
     """Writes all or nothing."""
     if path.suffix != ".keras":
         raise CannotDo(f"--out must be a .keras file. Received: {path}.")
+    from kerasbn.files import whole
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part.keras")
-    try:
+    with whole(path) as part:
         model.save(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _data(path: Path, model: Any) -> Any:
@@ -115,22 +136,26 @@ def _data(path: Path, model: Any) -> Any:
     import numpy as np
 
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CannotDo(f"--data: {path} cannot be read as {DATA}. {error}") from error
-    if isinstance(loaded, np.ndarray):
-        return loaded
+        with path.open("rb") as file:  # which NumPy leaves open where it fails
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            arrays = dict(loaded)
+    except Exception as error:  # whatever NumPy meets in a broken file
+        raise CannotDo(f"--data: {path} cannot be read as {DATA}. {_sentence(error)}") from error
     names = [tensor.name for tensor in getattr(model, "inputs", None) or []]
-    if "x" in loaded:
-        return loaded["x"]
-    if len(loaded.files) == 1:
-        return loaded[loaded.files[0]]
-    if names and set(names) <= set(loaded.files):
-        return {name: loaded[name] for name in names}
-    raise CannotDo(f"--data must have an array `x`, or arrays {names}. Received: {path} with {sorted(loaded.files)}.")
+    if "x" in arrays:
+        return arrays["x"]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    if names and set(names) <= set(arrays):
+        return {name: arrays[name] for name in names}
+    raise CannotDo(f"--data must have an array `x`, or arrays {names}. Received: {path} with {sorted(arrays)}.")
 
 
 def _diagnose(kerasbn: Any, model: Any, options: argparse.Namespace) -> int:
+    from kerasbn.files import whole
+
     found = kerasbn.diagnose(
         model,
         _data(options.data, model),
@@ -143,7 +168,8 @@ def _diagnose(kerasbn: Any, model: Any, options: argparse.Namespace) -> int:
         import matplotlib
 
         matplotlib.use("Agg")
-        found.plot()[0].figure.savefig(options.plot, dpi=130)
+        with whole(options.plot) as part:
+            found.plot()[0].figure.savefig(part, dpi=130)
     return int(any(finding.severity != "note" for finding in found.findings))
 
 

@@ -102,7 +102,7 @@ class Cluster:
     def _trial(self, name: str) -> str:
         try:
             ongoing = json.loads((self.out / PROJECT / "oracle.json").read_text())["ongoing_trials"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):  # it may be being written
             ongoing = {}
         return f"trial {ongoing[name]}" if name in ongoing else "no trial"
 

@@ -13,6 +13,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from benchmarks.report import write_whole
+from examples.parsed import parsed
 from tuning.results import read_trial
 
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
@@ -37,11 +38,14 @@ def mend(project: Path, oracle: Any, set_aside: Path) -> list[str]:
     said = []
     state = oracle.get_state()
     try:
-        state |= json.loads((project / "oracle.json").read_text())
+        state |= parsed(dict[str, Any], json.loads((project / "oracle.json").read_text()))
+        for name in ("start_order", "end_order"):
+            for each in parsed(list[str], state[name], name):
+                _number(each, oracle.max_trials)
         keras_tuner.HyperParameters.from_config(state["hyperparameters"])
     except FileNotFoundError:
         pass
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # anything may be in a broken file, and Keras Tuner raises what it meets
         state = oracle.get_state()
         said.append(_move(project / "oracle.json", set_aside, error))
     statuses: dict[str, str] = {}
@@ -51,11 +55,12 @@ def mend(project: Path, oracle: Any, set_aside: Path) -> list[str]:
             trial = Trial.load(str(folder / "trial.json"))
             if trial.trial_id != name:
                 raise ValueError(f"it is of trial {trial.trial_id}")
+            _number(name, oracle.max_trials)
             if trial.status == TrialStatus.COMPLETED:
                 read_trial(folder)
             state["hyperparameters"] = _merged(state["hyperparameters"], trial.hyperparameters)
             statuses[name] = trial.status
-        except Exception as error:  # anything may be in a broken file, and Keras Tuner raises what it meets
+        except Exception as error:
             said.append(_move(folder, set_aside, error))
     known = {*statuses, *state["start_order"], *state["end_order"]}
     for number in range(max(map(int, known), default=-1) + 1):
@@ -75,6 +80,13 @@ def mend(project: Path, oracle: Any, set_aside: Path) -> list[str]:
     for tuner in {project / "tuner0.json", *project.glob("*.json")} - {project / "oracle.json"}:
         write_whole(tuner, b"{}")
     return said
+
+
+def _number(name: str, trials: int) -> int:
+    """The number of a trial. Gaps below it are filled, so it must be one of the study."""
+    if not (name.isascii() and name.isdigit() and int(name) < trials):
+        raise ValueError(f"there is no trial {name!r} in a study of {trials}")
+    return int(name)
 
 
 def _merged(config: dict[str, Any], found: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import machine, write_whole
+from examples.parsed import parsed
+from examples.parsed import read as parse
 
 FILE = "results.json"
 ARMS = ("plain", "normalized")
@@ -152,19 +154,34 @@ def read(path: Path) -> Study:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        content = json.loads(file.read_text())
-        trials = [
-            Trial(each["name"], each["values"], [Execution(**execution) for execution in each["executions"]])
-            for each in content.pop("trials")
-        ]
-        return Study(trials=trials, **content)
+        return _checked(parsed(Study, parse(file)))
     except OSError as error:
         raise ResultsMissing(
             f"There are no results in {path}: {error.strerror}. Run `python -m tuning.study --out {path}` first, or "
             "name the folder of a study."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsMissing(f"{file} is not the result of a study ({type(error).__name__}: {error}).") from error
+    except ValueError as error:
+        raise ResultsMissing(f"{file} is not the result of a study ({error}).") from error
+
+
+def _checked(study: Study) -> Study:
+    """`study`, if it has all that a report needs."""
+    parsed(float, study.settings.get("learning_rate"), "settings['learning_rate']")
+    for name in ("seeds", "steps"):
+        parsed(int, study.settings.get(name), f"settings[{name!r}]")
+    parsed(str, study.settings.get("dataset"), "settings['dataset']")
+    for number, trial in enumerate(study.trials):
+        where = f"trials[{number}]"
+        if trial.values.get("kerasbn/arm") not in ARMS:
+            raise ValueError(f"{where} must be of one of {', '.join(ARMS)}")
+        parsed(float, trial.values.get("kerasbn/learning_rate_factor"), f"{where}'s learning_rate_factor")
+        for execution in trial.executions:
+            sizes = {name: len(values) for name, values in execution.curves.items()}
+            if not {METRIC, "steps"} <= sizes.keys() or len(set(sizes.values())) > 1 or 0 in sizes.values():
+                raise ValueError(f"{where} must have curves {METRIC} and steps of one length, and has {sizes}")
+            if None in execution.curves["steps"] or (execution.diverged_at is None and execution.final is None):
+                raise ValueError(f"{where} must have finite numbers where it is healthy")
+    return study
 
 
 def _rounded(value: float | None) -> float | None:

@@ -3,11 +3,13 @@
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from examples.folder import FolderUnusable, held
 from examples.mnist_sigmoid.data import DatasetMissing
 from tuning import report, results, summary
 from tuning.cluster import Cluster, WorkerLost, finished
@@ -26,14 +28,19 @@ def main(options: argparse.Namespace) -> int:
         if options.chief or options.worker_id:
             return member(options, out, asked)
         images = data(options.dataset, options.data_dir, options.download)
-        _begin(out, asked, options.resume)
-        print(f"{described(asked)}\nFolder: {out}", flush=True)
+        with held(out):
+            _begin(out, asked, options.resume)
+            print(f"{described(asked)}\nFolder: {out}", flush=True)
+            if options.workers == 1:
+                _search(out, asked, images)
         if options.workers > 1:
-            _search_together(out, asked, options)
-        else:
-            _search(out, asked, images)
-        stable = _stable(out, asked, images) if asked.stable_steps else None
-    except (CannotRun, DatasetMissing) as error:
+            _search_together(out, asked, options)  # whose chief holds the folder
+        with held(out):
+            stable = _stable(out, asked, images) if asked.stable_steps else None
+            study = results.collect(out, asked.content(), stable)
+            results.write(study, out / results.FILE)
+            page = report.write(study, out / "report")
+    except (CannotRun, DatasetMissing, FolderUnusable) as error:
         print(error, file=sys.stderr)
         return 2
     except WorkerLost as error:
@@ -42,9 +49,6 @@ def main(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished trials are kept: the same command with --resume goes on.", file=sys.stderr)
         return 130
-    study = results.collect(out, asked.content(), stable)
-    results.write(study, out / results.FILE)
-    page = report.write(study, out / "report")
     print(f"\n{report.table(study)}\n\n{summary.conclusion(study)}\n\nResults: {out / results.FILE}\nReport: {page}")
     return 0
 
@@ -87,14 +91,16 @@ def member(options: argparse.Namespace, out: Path, asked: Settings) -> int:
             f"{options.worker_id}. `python -m tuning.study --help` has an example."
         )
     images = data(options.dataset, options.data_dir, options.download)
-    if options.worker_id == "chief":
-        _begin(out, asked, options.resume)
+    chief = options.worker_id == "chief"
     os.environ |= {
         "KERASTUNER_TUNER_ID": options.worker_id,
         "KERASTUNER_ORACLE_IP": host,
         "KERASTUNER_ORACLE_PORT": port,
     }
-    search(out, asked, images, on_trial=lambda name: print(_line(out, name, asked), flush=True))
+    with held(out) if chief else nullcontext():
+        if chief:
+            _begin(out, asked, options.resume)
+        search(out, asked, images, on_trial=lambda name: print(_line(out, name, asked), flush=True))
     return 0
 
 

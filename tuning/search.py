@@ -8,10 +8,11 @@ from typing import Any
 import keras
 
 from benchmarks.report import write_whole
+from examples.parsed import parsed, read
 from kerasbn.tuner import largest_stable_learning_rate
 from tuning.oracles import ORACLES
 from tuning.results import ARMS
-from tuning.settings import Settings
+from tuning.settings import CannotRun, Settings
 from tuning.space import BATCH_SIZE, BATCH_SIZES, VARIED, Data, network
 from tuning.trials import Progress, Seeded, Tuner
 
@@ -88,7 +89,13 @@ def stable_rates(
     """The largest stable learning rate of each arm and seed; `None` where none was found or all were stable."""
     file = out / STABLE
     if file.exists():
-        return json.loads(file.read_text())
+        try:
+            return parsed(dict[str, list[float | None]], read(file))
+        except (OSError, ValueError) as error:
+            raise CannotRun(
+                f"{file} cannot be read ({error}). Nothing was changed. Remove it, and the largest stable rates are "
+                "looked for again."
+            ) from error
     seeds = iter(range(settings.seeds))
 
     def build() -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_whole
+from examples.parsed import parsed, read
 from kerasbn.tuner import AreaUnderCurve, FinalValue, StepsToTarget
 from tuning.results import METRIC
 
@@ -63,12 +64,10 @@ def begin(out: Path, asked: Settings, resume: bool) -> None:
         _write(file, asked)
         return
     try:
-        stored = json.loads(file.read_text())
-        found = Settings(**stored | {name: tuple(stored[name]) for name in ("factors", "vary")})
-    except (ValueError, KeyError, TypeError) as error:
+        found = parsed(Settings, read(file))
+    except (OSError, ValueError) as error:
         raise CannotRun(
-            f"{file} cannot be read ({type(error).__name__}: {error}). Nothing was changed. Put it right, or name "
-            "another folder with `--out`."
+            f"{file} cannot be read ({error}). Nothing was changed. Put it right, or name another folder with `--out`."
         ) from error
     if not resume:
         raise CannotRun(

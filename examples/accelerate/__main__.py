@@ -5,9 +5,11 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
 from examples.mnist_sigmoid.__main__ import positive
 
 #: For each data set: steps, measurements, and the baseline's best learning rate (README).
@@ -47,7 +49,19 @@ def main(arguments: list[str] | None = None) -> int:
     steps, measurements, rate = DEFAULTS[options.dataset]
     steps = getattr(options, "steps", steps)
     measurements = min(getattr(options, "measurements", measurements), steps)
+    settings = {
+        "dataset": options.dataset,
+        "steps": steps // measurements * measurements,
+        "batch_size": options.batch_size,
+        "learning_rate": getattr(options, "learning_rate", rate),
+        "factor": options.factor,
+        "measurements": measurements,
+    }
     out = getattr(options, "out", Path("runs/accelerate") / options.dataset)
+    return alone(out, lambda: _run(options, settings, out))
+
+
+def _run(options: argparse.Namespace, chosen: dict[str, Any], out: Path) -> int:
     try:
         from examples.accelerate import report
         from examples.accelerate.data import DatasetMissing, load
@@ -64,14 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
 
-    settings = Settings(
-        dataset=options.dataset,
-        steps=steps // measurements * measurements,
-        batch_size=options.batch_size,
-        learning_rate=getattr(options, "learning_rate", rate),
-        factor=options.factor,
-        measurements=measurements,
-    )
+    settings = Settings(**chosen)
     try:
         results = Results.open(out, settings)
         images = load(options.dataset, getattr(options, "data_dir", None), options.download)

@@ -1,11 +1,12 @@
 """The table on the terminal and the figure."""
 
-import os
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
+from benchmarks.report import write_whole
 from examples.accelerate.training import NETWORKS, Results
 from examples.results import text
 
@@ -59,8 +60,8 @@ def figure(results: Results) -> Path | None:
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     path = results.path.parent / "figure.png"
-    temporary = path.with_suffix(".tmp.png")
-    fig.savefig(temporary, dpi=130)
-    os.replace(temporary, path)
+    picture = io.BytesIO()
+    fig.savefig(picture, dpi=130, format="png")
     plt.close(fig)
+    write_whole(path, picture.getvalue())
     return path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
 from examples.mnist_sigmoid.__main__ import positive
 
 EXAMPLES = """examples:
@@ -39,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _complete(parser, options)
+    return alone(options.out, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         from examples.accelerate.data import Images
         from examples.covariate_shift import report

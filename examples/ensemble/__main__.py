@@ -10,6 +10,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
 from examples.mnist_sigmoid.__main__ import positive
 
 EXAMPLES = """examples:
@@ -38,6 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = _settings(parser, options)
+    out = options.out or Path("runs/ensemble") / options.dataset
+    return alone(out, lambda: _run(options, settings, out))
+
+
+def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> int:
     try:
         from examples.accelerate.data import DatasetMissing, load
         from examples.ensemble import report
@@ -50,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
 
-    out = options.out or Path("runs/ensemble") / options.dataset
     try:
         results = Results.open(out, Settings(**settings))
         images = load(options.dataset, options.data_dir, options.download, command="examples.ensemble")

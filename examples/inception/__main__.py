@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
 from examples.mnist_sigmoid.__main__ import positive
 
 EXAMPLES = """examples:
@@ -45,6 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = _settings(parser, options)
+    out = options.out or Path("runs/inception") / options.dataset
+    return alone(out, lambda: _run(parser, options, settings, out))
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings: dict[str, Any], out: Path) -> int:
     try:
         from examples.accelerate.data import DatasetMissing, load
         from examples.inception import report
@@ -60,7 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = sorted(set(options.networks or ()) - set(NETWORKS))
     if unknown:
         parser.error(f"argument --networks: must be of {', '.join(NETWORKS)}. Received: {', '.join(unknown)}")
-    out = options.out or Path("runs/inception") / options.dataset
     try:
         results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
         images = load(options.dataset, options.data_dir, options.download, command="examples.inception")

@@ -9,6 +9,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
 from examples.mnist_sigmoid.__main__ import positive
 
 EXAMPLES = """examples:
@@ -40,6 +41,11 @@ RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     settings = _settings(options)
+    out = options.out or Path("runs/initialisation") / options.dataset
+    return alone(out, lambda: _run(options, settings, out))
+
+
+def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> int:
     try:
         from tqdm import tqdm
 
@@ -53,7 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
 
-    out = options.out or Path("runs/initialisation") / options.dataset
     try:
         results = Results.open(out, Settings(**settings))
         images = load(options.dataset, options.data_dir, options.download, command="examples.initialisation")

@@ -9,6 +9,8 @@ from pathlib import Path
 # TensorFlow's notes on the machine are of no use to a reader of the table.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
+
 #: The data sets, with the steps that each is trained for.
 STEPS = {"digits": 10_000, "mnist": 50_000, "fashion_mnist": 50_000}
 MEASUREMENTS = 200
@@ -69,6 +71,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    return alone(options.out, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         from examples.mnist_sigmoid import report
         from examples.mnist_sigmoid.data import DatasetMissing, load

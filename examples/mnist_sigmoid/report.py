@@ -1,11 +1,12 @@
 """The table on the terminal and Figure 1."""
 
-import os
+import io
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
+from benchmarks.report import write_whole
 from examples.mnist_sigmoid.network import NETWORKS
 from examples.mnist_sigmoid.results import Results, Run
 from examples.results import text
@@ -71,10 +72,10 @@ def figure(results: Results) -> Path | None:
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     path = results.folder / "figure1.png"
-    temporary = path.with_suffix(".tmp.png")
-    fig.savefig(temporary, dpi=130)
-    os.replace(temporary, path)
+    picture = io.BytesIO()
+    fig.savefig(picture, dpi=130, format="png")
     plt.close(fig)
+    write_whole(path, picture.getvalue())
     return path
 
 

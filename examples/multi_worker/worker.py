@@ -4,6 +4,7 @@
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     import numpy as np
     import tensorflow as tf
 
+    from benchmarks.report import write_whole
     from examples.mnist_sigmoid.data import load
     from examples.multi_replica.training import Settings, train
     from kerasbn.distribute import BackupAndRestore, MultiWorkerMirroredStrategy
@@ -51,9 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}\n\nAnother worker has died. Start all again: they go on from the last epoch.", file=sys.stderr)
         return 3
     if first:
-        np.savez(options.out / "weights.npz", *model.get_weights())
+        weights = io.BytesIO()
+        np.savez(weights, *model.get_weights())
+        write_whole(options.out / "weights.npz", weights.getvalue())
         result = {"seconds": time.perf_counter() - start, "history": history}
-        (options.out / "result.json").write_text(json.dumps(result))
+        write_whole(options.out / "result.json", json.dumps(result).encode())
     return 0
 
 

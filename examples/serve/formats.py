@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.report import write_whole
+
 Serve = Callable[[np.ndarray], np.ndarray]
 
 
@@ -44,7 +46,7 @@ def tflite(folder: Path, file: Path, calibration: np.ndarray | None = None) -> S
         converter.representative_dataset = lambda: ([image[None]] for image in calibration)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    file.write_bytes(converter.convert())
+    write_whole(file, converter.convert())
     with warnings.catch_warnings():
         # TensorFlow's interpreter moves to a package of its own, LiteRT. It runs the same files.
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
@@ -76,7 +78,8 @@ def onnx(model: keras.Model, file: Path) -> Serve:
         raise NotInstalled(f'{error.name}: pip install -e ".[export]"') from error
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), "float32", name="images")]
     call = tf.function(lambda images: model(images, training=False), input_signature=signature)
-    tf2onnx.convert.from_function(call, input_signature=signature, output_path=str(file))
+    converted, _ = tf2onnx.convert.from_function(call, input_signature=signature)
+    write_whole(file, converted.SerializeToString())
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"images": x})[0]
 

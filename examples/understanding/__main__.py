@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.folder import alone
 from examples.mnist_sigmoid.__main__ import positive
 
 PARTS = ("rates", "depth", "step_size", "divergence")
@@ -49,6 +50,10 @@ RATES = (0.1, 0.003, 0.0001)
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = _with_defaults(parser, parser.parse_args(arguments))
+    return alone(options.out, lambda: _run(parser, options))
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     try:
         from examples.accelerate.data import DatasetMissing, load
         from examples.results import SettingsDiffer

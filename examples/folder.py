@@ -1,0 +1,60 @@
+"""A folder that one process at a time writes results into."""
+
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class FolderUnusable(Exception):
+    """Results cannot be written into a folder; the message says why."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps all others who ask for it out of `folder`, which is made if it is missing.
+
+    Two that went on with the same results would each write what it knows, and the last one would win. The lock is on
+    the folder itself, so that no file stays behind, and ends with the process, however that ends. Where a file system
+    has no locks, nothing is kept out.
+
+    Raises:
+        FolderUnusable: If another process holds it, or this one in another place; if it cannot be made.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise FolderUnusable(f"{folder} cannot be used as `--out`: {error.strerror}. Name another folder.") from error
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            raise FolderUnusable(
+                f"Another process is writing into {folder}. Nothing was changed. Wait until it has ended, or name "
+                "another folder with `--out`."
+            ) from None
+
+
+def alone(folder: Path, run: Callable[[], int]) -> int:
+    """The exit code of a command that writes into `folder`, 2 if it cannot."""
+    try:
+        with held(folder):
+            return run()
+    except FolderUnusable as error:
+        print(error, file=sys.stderr)
+        return 2
