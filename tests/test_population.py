@@ -523,7 +523,7 @@ def test_arguments(make, arguments, message):
 
 def test_data_without_a_batch():
     model = keras.Sequential([keras.Input((3,)), ours()])
-    with pytest.raises(ValueError, match=r"`data` must give at least one batch. Received: a ndarray without any"):
+    with pytest.raises(ValueError, match=r"`data` must give at least one batch.*Received: arrays of 0 examples"):
         recalibrate(model, np.ones((0, 3)))
     nothing = tf.data.Dataset.from_tensor_slices(np.ones((8, 3))).batch(2).filter(lambda x: False)
     with pytest.warns(UserWarning, match="ran out of data"), pytest.raises(ValueError, match="at least one batch"):
