@@ -3,13 +3,14 @@
 import errno
 import fcntl
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from examples.errors import Refused
 
-class FolderUnusable(Exception):
+
+class FolderUnusable(Refused):
     """Results cannot be written into a folder; the message says why."""
 
 
@@ -48,13 +49,3 @@ def _lock(descriptor: int, folder: Path) -> None:
                 f"Another process is writing into {folder}. Nothing was changed. Wait until it has ended, or name "
                 "another folder with `--out`."
             ) from None
-
-
-def alone(folder: Path, run: Callable[[], int]) -> int:
-    """The exit code of a command that writes into `folder`, 2 if it cannot."""
-    try:
-        with held(folder):
-            return run()
-    except FolderUnusable as error:
-        print(error, file=sys.stderr)
-        return 2

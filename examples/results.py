@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from benchmarks.report import write_whole
+from examples.errors import Refused
 from examples.parsed import parsed, read
 
 FILE = "results.json"
 
 
-class SettingsDiffer(Exception):
+class SettingsDiffer(Refused):
     """The folder holds results of another experiment; the message says where they differ."""
 
 
-class ResultsMissing(Exception):
+class ResultsMissing(Refused):
     """There are no results where they were looked for; the message says so."""
 
 

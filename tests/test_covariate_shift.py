@@ -370,59 +370,10 @@ def test_every_curve_is_named(tmp_path, monkeypatch):
     assert shown == [[accuracy, accuracy], *each, *each]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"runs": [{"a": 1}], "settings": {}}'])
-def test_a_report_of_something_else_is_refused(tmp_path, content, capsys):
-    (tmp_path / "results.json").write_text(content)
-    assert report.main([str(tmp_path)]) == 2
-    assert "not a results file of this experiment" in capsys.readouterr().err
-
-
-def test_a_report_of_nothing_is_refused(tmp_path, capsys):
-    assert report.main([str(tmp_path / "nowhere")]) == 2
-    assert "There are no results in" in capsys.readouterr().err
+def test_a_report_before_a_training_has_ended_is_refused(tmp_path, capsys):
     results_of(tmp_path, []).save()
     assert report.main([str(tmp_path)]) == 2
     assert "No training of" in capsys.readouterr().err
-
-
-def test_other_settings_are_refused_and_nothing_is_lost(whole, capsys):
-    before = (whole / "results.json").read_bytes()
-    assert command.main([*TINY, "--probe", "50", "--out", str(whole)]) == 2
-    assert "probe (there 40, asked for 50)" in capsys.readouterr().err
-    assert (whole / "results.json").read_bytes() == before
-
-
-def test_missing_data_set(tmp_path, capsys):
-    pytest.importorskip("tensorflow_datasets")
-    assert command.main(["--full", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "python -m examples.covariate_shift --dataset mnist --data-dir" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", interrupt)
-    assert command.main([*TINY, "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--steps", "0"], "must be above 0"),
-        (["--every", "3"], "must divide --steps. Received: 3, and 1000 steps"),
-        (["--activation", "tanh"], "invalid choice"),
-        (["--rates", "-1"], "must be above 0"),
-    ],
-)
-def test_bad_options_name_themselves(options, said, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command.main(options)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert options[0] in message and said in message
 
 
 def test_presets():

@@ -263,26 +263,10 @@ def test_the_search_decides_when_it_is_through(tmp_path):
     assert results.learning_rate is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": [{"a": 1}], "settings": {}}'])
-def test_a_report_of_something_else_is_refused(tmp_path, content, capsys):
-    (tmp_path / "results.json").write_text(content)
-    assert report.main([str(tmp_path)]) == 2
-    assert "not a results file of this experiment" in capsys.readouterr().err
-
-
-def test_a_report_of_nothing_is_refused(tmp_path, capsys):
-    assert report.main([str(tmp_path / "nowhere")]) == 2
-    assert "There are no results in" in capsys.readouterr().err
+def test_a_report_before_a_training_has_ended_is_refused(tmp_path, capsys):
     results_of(tmp_path, []).save()
     assert report.main([str(tmp_path)]) == 2
     assert "No training of" in capsys.readouterr().err
-
-
-def test_other_settings_are_refused_and_nothing_is_lost(whole, capsys):
-    before = (whole / "results.json").read_bytes()
-    assert command.main([*TINY, "--batch-size", "8", "--out", str(whole)]) == 2
-    assert "batch_size (there 32, asked for 8)" in capsys.readouterr().err
-    assert (whole / "results.json").read_bytes() == before
 
 
 def test_images_of_tensorflow_datasets(tmp_path, monkeypatch):
@@ -307,14 +291,6 @@ def test_images_of_tensorflow_datasets(tmp_path, monkeypatch):
     assert images.y_train.tolist() == [3, 9] and images.y_test.tolist() == [0]
 
 
-def test_missing_data_set(tmp_path, capsys):
-    pytest.importorskip("tensorflow_datasets")
-    assert command.main(["--full", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert "python -m examples.inception --dataset cifar10 --data-dir" in said
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_search_in_which_all_diverge(tmp_path, capsys):
     results = results_of(tmp_path, [], baseline_steps=8, steps=32, every=4, search_rates=(1e8, 1e9), search_steps=4)
     results.runs += [made_up(name, 0, [], [], diverged_at=2) for name in results.search]
@@ -322,34 +298,6 @@ def test_a_search_in_which_all_diverge(tmp_path, capsys):
     arguments = [*SHORT, "--search", "--search-rates", "1e8", "1e9", "--search-steps", "4", "--out", str(tmp_path)]
     assert command.main(arguments) == 2
     assert "Every rate of the search diverged. Received: 1e+08 1e+09" in capsys.readouterr().err
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", interrupt)
-    assert command.main([*SHORT, "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--steps", "0"], "must be above 0"),
-        (["--steps", "30", "--every", "4"], "must divide the steps of each training. Received: 4, and steps 30"),
-        (["--search-rates", "0.1"], "is of --search"),
-        (["--search", "--learning-rate", "0.1"], "not allowed with"),
-        (["--networks", "resnet"], "must be of inception, bn_baseline"),
-        (["--dataset", "imagenet"], "invalid choice"),
-    ],
-)
-def test_bad_options_name_themselves(options, said, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command.main(options)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert options[0] in message and said in message
 
 
 def test_digits_are_the_default(monkeypatch):

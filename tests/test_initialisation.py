@@ -172,53 +172,7 @@ def test_report_needs_the_json_only(results, tmp_path, monkeypatch, capsys):
     assert "34" in texts and "70" in texts
 
 
-@pytest.mark.parametrize("content", ["{", '{"runs": [{"a": 1}], "settings": {}}'])
-def test_a_report_of_something_else_is_refused(tmp_path, content, capsys):
-    (tmp_path / "results.json").write_text(content)
-    assert report.main([str(tmp_path)]) == 2
-    assert "not a results file of this experiment" in capsys.readouterr().err
-
-
 def test_a_report_of_half_a_grid_is_refused(tmp_path, capsys):
     results_of(tmp_path, list(made_up("plain", 0, PLAIN[0], SCALES, RATES))[:-1]).save()
     assert report.main([str(tmp_path)]) == 2
     assert "has the whole grid of a seed yet" in capsys.readouterr().err
-
-
-def test_other_settings_are_refused_and_nothing_is_lost(whole, capsys):
-    before = (whole / "results.json").read_bytes()
-    assert command.main([*TINY, "--rates", "0.1", "--out", str(whole)]) == 2
-    assert "rates (there [0.01, 1.0], asked for [0.1])" in capsys.readouterr().err
-    assert (whole / "results.json").read_bytes() == before
-
-
-def test_missing_data_set(tmp_path, capsys):
-    pytest.importorskip("tensorflow_datasets")
-    assert command.main(["--full", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "python -m examples.initialisation --dataset cifar10 --data-dir" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training.Trainer, "train", interrupt)
-    assert command.main([*TINY, "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--steps", "0"], "must be above 0"),
-        (["--scales", "-1"], "must be above 0"),
-        (["--dataset", "imagenet"], "invalid choice"),
-    ],
-)
-def test_bad_options_name_themselves(options, said, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command.main(options)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert options[0] in message and said in message

@@ -60,24 +60,6 @@ def test_mnist():
     assert set(np.unique(mnist.x_test)) == {0, 1}
 
 
-def test_missing_data_set(tmp_path, capsys):
-    pytest.importorskip("tensorflow_datasets")
-    assert command.main(["--dataset", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert "'mnist'" in said and str(tmp_path) in said and "--download" in said
-    assert not (tmp_path / "out").exists()
-
-
-def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, capsys):
-    out = tmp_path / "out"
-    assert command.main([*FAST, "--out", str(out)]) == 0
-    before = (out / "results.json").read_text()
-    assert command.main([*FAST, "--learning-rate", "0.5", "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    assert "learning_rate (there 0.1, asked for 0.5)" in said and "--out" in said
-    assert (out / "results.json").read_text() == before
-
-
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"runs": 3, "settings": {}}', '{"runs": [{"a": 1}], "settings": {}}']
 )
@@ -188,10 +170,3 @@ def test_summary_by_hand(tmp_path):
     table = report.table(results)
     assert "10 (1 of 2 seeds)" in table and "75.00% ± 7.07%" in table
     assert report.figure(results).exists()
-
-
-def test_bad_options_name_themselves(capsys):
-    for options in (["--steps", "0"], ["--learning-rate", "-1"], ["--dataset", "imagenet"], ["--seeds", "two"]):
-        with pytest.raises(SystemExit):
-            command.main(options)
-        assert options[0] in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 
 import keras
 import numpy as np
@@ -126,14 +125,6 @@ def test_other_settings_of_one_part_are_refused_and_nothing_is_lost(whole, capsy
     assert command.main([*TINY, "--search-steps", "5", "--out", str(whole)]) == 2
     assert "depth.json has results of other settings: steps (there 4, asked for 5)" in capsys.readouterr().err
     assert {name: (whole / name).read_bytes() for name in FILES} == before
-
-
-def test_a_report_of_nothing_is_refused(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 2
-    assert "There are no results in" in capsys.readouterr().err
-    (tmp_path / "rates.json").write_text('{"settings": {}}')
-    assert report.main([str(tmp_path)]) == 2
-    assert "not a results file of this experiment" in capsys.readouterr().err
 
 
 def test_a_step_by_hand():
@@ -330,37 +321,3 @@ def test_every_curve_is_named(whole, monkeypatch, tmp_path):
     assert depth == [["BN: each seed", "BN: geometric mean, 95 %", "no BN: each seed", "no BN: geometric mean, 95 %"]]
     assert all({"BN: median of 2", "no BN: median of 2"} < set(labels) for labels in step_size)
     assert any("no BN, the step at which it diverges: after" in labels for labels in divergence)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--steps", "0"], "must be above 0"),
-        (["--steps", "30", "--every", "4"], "must divide the steps of each training. Received: 4, and steps 30"),
-        (["--resnet", "10"], r"must be 6 n \+ 2.*Received: 10"),
-        (["--depths", "8", "2"], r"must be 6 n \+ 2.*8 2"),
-        (["--normalized", "first"], "must be of all, none, last. Received: first"),
-        (["--only", "gradients"], "invalid choice"),
-    ],
-)
-def test_bad_options_name_themselves(options, said, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command.main(options)
-    assert ended.value.code == 2
-    assert re.search(said, capsys.readouterr().err)
-
-
-def test_missing_data_set(tmp_path, capsys):
-    pytest.importorskip("tensorflow_datasets")
-    assert command.main(["--full", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "python -m examples.understanding --dataset cifar10 --data-dir" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", interrupt)
-    assert command.main([*TINY, "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err

@@ -313,52 +313,7 @@ def test_a_part_of_the_results_is_reported(whole, tmp_path, capsys):
     assert "without BN" in capsys.readouterr().out
 
 
-def test_a_report_of_something_else_is_refused(tmp_path, capsys):
-    assert command.main(["--report", str(tmp_path)]) == 2
-    assert "There are no results in" in capsys.readouterr().err
-    (tmp_path / "initialisation.json").write_text('{"runs": [{"a": 1}], "settings": {}}')
-    assert command.main(["--report", str(tmp_path)]) == 2
-    assert "not a results file of this experiment" in capsys.readouterr().err
+def test_a_report_before_anything_was_measured_is_refused(tmp_path, capsys):
     Results(tmp_path, settings()).save()
     assert command.main(["--report", str(tmp_path)]) == 2
     assert "Nothing of" in capsys.readouterr().err
-
-
-def test_other_settings_are_refused_and_nothing_is_lost(whole, capsys):
-    before = (whole / "initialisation.json").read_bytes()
-    assert command.main([*TINY, "--width", "5", "--out", str(whole)]) == 2
-    assert "width (there 3, asked for 5)" in capsys.readouterr().err
-    assert (whole / "initialisation.json").read_bytes() == before
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(initial_measurements, "measure_resnet", interrupt)
-    assert command.main([*TINY, "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-def test_missing_data_set(tmp_path, capsys):
-    pytest.importorskip("tensorflow_datasets")
-    assert command.main(["--full", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert "python -m examples.understanding.initialisation --dataset cifar10" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--depth", "9"], "must be 6 n + 2: 8, 14, 20, ..., got 9"),
-        (["--seeds", "0"], "must be above 0"),
-        (["--initializers", "he"], "must be names of Keras's initializers. Received: he"),
-        (["--dataset", "imagenet"], "invalid choice"),
-    ],
-)
-def test_bad_options_name_themselves(options, said, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command.main(options)
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert options[0] in message and said in message

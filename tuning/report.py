@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.report import write_whole
-from examples.mnist_sigmoid.__main__ import positive
+from examples.options import positive
 from kerasbn.table import table as columns
 from tuning import figures, summary
 from tuning.page import page

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import machine, write_whole
+from examples.errors import Refused
 from examples.parsed import parsed
 from examples.parsed import read as parse
 
@@ -17,7 +18,7 @@ METRIC = "val_accuracy"
 CURVES = (METRIC, "val_loss", "loss", "steps")
 
 
-class ResultsMissing(Exception):
+class ResultsMissing(Refused):
     """There are no results where they were looked for; the message says so."""
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from examples.folder import FolderUnusable, held
-from examples.mnist_sigmoid.data import DatasetMissing
+from examples.errors import Refused
+from examples.folder import held
 from tuning import report, results, summary
 from tuning.cluster import Cluster, WorkerLost, finished
 from tuning.recovery import mend
@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
             study = results.collect(out, asked.content(), stable)
             results.write(study, out / results.FILE)
             page = report.write(study, out / "report")
-    except (CannotRun, DatasetMissing, FolderUnusable) as error:
+    except Refused as error:
         print(error, file=sys.stderr)
         return 2
     except WorkerLost as error:

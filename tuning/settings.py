@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_whole
+from examples.errors import Refused
 from examples.parsed import parsed, read
 from kerasbn.tuner import AreaUnderCurve, FinalValue, StepsToTarget
 from tuning.results import METRIC
@@ -14,7 +15,7 @@ FILE = "study.json"
 OBJECTIVES = ("final", "area", "steps")
 
 
-class CannotRun(Exception):
+class CannotRun(Refused):
     """What was asked for cannot be run; the message says why."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.mnist_sigmoid.__main__ import positive
+from examples.options import positive
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 VARIED = ("activation", "batch_size", "decay", "dropout", "initialization", "momentum", "warmup", "weight_decay")

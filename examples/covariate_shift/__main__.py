@@ -9,8 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.folder import alone
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.errors import Refused
+from examples.options import add_dataset, add_out, by_dataset, check_every, joined, positive
 
 EXAMPLES = """examples:
   python -m examples.covariate_shift                        scikit-learn's digits, some minutes
@@ -40,52 +41,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _complete(parser, options)
-    return alone(options.out, lambda: _run(options))
+    return command.run(lambda: _run(options), options.out)
 
 
-def _run(options: argparse.Namespace) -> int:
-    try:
-        from examples.accelerate.data import Images
-        from examples.covariate_shift import report
-        from examples.covariate_shift.results import Results, Settings
-        from examples.covariate_shift.training import train
-        from examples.mnist_sigmoid.data import DatasetMissing, load
-        from examples.progress import with_bar
-        from examples.results import SettingsDiffer
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
+def _run(options: argparse.Namespace) -> None:
+    from examples.accelerate.data import Images
+    from examples.covariate_shift import report
+    from examples.covariate_shift.results import Results, Settings
+    from examples.covariate_shift.training import train
+    from examples.mnist_sigmoid.data import load
+    from examples.progress import with_bar
 
     names = ("dataset", "activation", "steps", "every", "batch_size", "rates", "search_seeds", "probe")
-    try:
-        results = Results.open(options.out, Settings(**{name: getattr(options, name) for name in names}))
-        data = load(options.dataset, options.data_dir, options.download, command="examples.covariate_shift")
-    except (SettingsDiffer, DatasetMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
+    results = Results.open(options.out, Settings(**{name: getattr(options, name) for name in names}))
+    data = load(options.dataset, options.data_dir, options.download, command="examples.covariate_shift")
     images = Images(data.x_train.astype("float32"), data.y_train, data.x_test.astype("float32"), data.y_test)
 
-    try:
-        for name, seed in results.search():
-            with_bar(results, results.run(name, seed), name, partial(train, images))
-        if results.rate("plain") is None:
-            rates = " ".join(f"{rate:g}" for rate in options.rates)
-            print(
-                f"Every rate of the search diverged without BN. Received: {rates}. Give lower `--rates`, and another "
-                "`--out`.",
-                file=sys.stderr,
-            )
-            return 2
-        for seed in range(options.seeds):
-            for name in results.trainings():
-                title = f"{name}, seed {seed + 1} of {options.seeds}"
-                with_bar(results, results.run(name, seed), title, partial(train, images))
-    except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    written = report.write(results, options.out)
-    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
-    return 0
+    for name, seed in results.search():
+        with_bar(results, results.run(name, seed), name, partial(train, images))
+    if results.rate("plain") is None:
+        raise Refused(
+            f"Every rate of the search diverged without BN. Received: {joined(options.rates)}. Give lower `--rates`, "
+            "and another `--out`."
+        )
+    for seed in range(options.seeds):
+        for name in results.trainings():
+            title = f"{name}, seed {seed + 1} of {options.seeds}"
+            with_bar(results, results.run(name, seed), title, partial(train, images))
+    command.show(report.as_text(results), [results.path, *report.write(results, options.out)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,21 +84,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-
-    def preset(name: str) -> str:
-        return ", ".join(f"{getattr(preset, name):,} for {dataset}" for dataset, preset in PRESETS.items())
-
-    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
-    add("--full", action="store_true", help="the same as --dataset mnist")
-    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
-    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    preset = partial(by_dataset, PRESETS)
+    add_dataset(parser, PRESETS, full="--dataset mnist")
     add("--activation", choices=RATES, default="sigmoid", help="of the hidden layers (default: %(default)s)")
     add("--seeds", type=positive(int), help=f"trainings of each network (default: {preset('seeds')})")
     add("--steps", type=positive(int), help=f"of each training (default: {preset('steps')})")
     add("--every", type=positive(int), help=f"steps between two measurements (default: {preset('every')})")
     add("--probe", type=positive(int), help=f"examples that are measured (default: {preset('probe')})")
     add("--batch-size", type=positive(int), default=60, help="images a step (default: %(default)s)")
-    rates = "; ".join(f"{' '.join(f'{rate:g}' for rate in each)} for {name}" for name, each in RATES.items())
+    rates = "; ".join(f"{joined(each)} for {name}" for name, each in RATES.items())
     add(
         "--rates",
         type=positive(float),
@@ -124,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"learning rates that each network is tried at (default: {rates}); if it is one, nothing is searched",
     )
     add("--search-seeds", type=positive(int), help=f"trainings with each rate (default: {preset('search_seeds')})")
-    add("--out", type=Path, help="where results go (default: runs/covariate_shift/DATASET_ACTIVATION)")
+    add_out(parser, "runs/covariate_shift/DATASET_ACTIVATION")
     return parser
 
 
@@ -137,8 +114,7 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> N
         setattr(options, name, getattr(options, name) or getattr(preset, name))
     options.rates = tuple(sorted(set(options.rates or RATES[options.activation])))
     options.out = options.out or Path("runs/covariate_shift") / f"{options.dataset}_{options.activation}"
-    if options.steps % options.every:
-        parser.error(f"argument --every: must divide --steps. Received: {options.every}, and {options.steps} steps")
+    check_every(parser, options.every, {"steps": options.steps})
 
 
 if __name__ == "__main__":

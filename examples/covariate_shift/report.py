@@ -1,6 +1,5 @@
 """`python -m examples.covariate_shift.report RESULTS`: tables and figures, without training anything."""
 
-import argparse
 import math
 import os
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.report import markdown, table, write_whole
+from examples import command
 from examples.covariate_shift import figures
 from examples.covariate_shift.analysis import Row, analyse, change, faster, goes_with_speed, verdict
 from examples.covariate_shift.comparisons import BASELINE, COMPARISONS, METRIC_LABELS, NETWORKS, PERIODS, PLACES
@@ -171,28 +171,20 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.covariate_shift.report",
-        description="Prints the tables, and writes table.md and the figures.",
-        epilog="Example: python -m examples.covariate_shift.report examples/covariate_shift/results/mnist --out report",
-    )
-    parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
-    parser.add_argument("--out", type=Path, help="where files go (default: beside results.json)")
-    options = parser.parse_args(arguments)
-    try:
-        results = Results.read(options.results)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The tables of the results in `path`, and the files that were written.
+
+    Raises:
+        ResultsMissing: If there is nothing to be written.
+    """
+    results = Results.read(path)
     if not any(map(results.compared, COMPARISONS)):
-        print(
-            f"No training of {results.path} has ended yet. Run `python -m examples.covariate_shift`.", file=sys.stderr
-        )
-        return 2
-    written = write(results, options.out or results.folder)
-    print(f"{as_text(results)}\n\nWritten: {', '.join(map(str, written))}")
-    return 0
+        raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.covariate_shift`.")
+    return as_text(results), write(results, out or results.folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "covariate_shift", "Prints the tables, and writes table.md and the figures.", make)
 
 
 if __name__ == "__main__":

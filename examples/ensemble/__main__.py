@@ -10,8 +10,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.folder import alone
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.options import add_dataset, add_out, by_dataset, check_every, positive
 
 EXAMPLES = """examples:
   python -m examples.ensemble                          scikit-learn's digits, some minutes
@@ -40,44 +40,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = _settings(parser, options)
     out = options.out or Path("runs/ensemble") / options.dataset
-    return alone(out, lambda: _run(options, settings, out))
+    return command.run(lambda: _run(options, settings, out), out)
 
 
-def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> int:
-    try:
-        from examples.accelerate.data import DatasetMissing, load
-        from examples.ensemble import report
-        from examples.ensemble.members import MEMBERS, REFERENCE
-        from examples.ensemble.results import Results, Settings
-        from examples.ensemble.training import evaluate, train
-        from examples.progress import with_bar
-        from examples.results import SettingsDiffer
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
+def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> None:
+    from examples.accelerate.data import load
+    from examples.ensemble import report
+    from examples.ensemble.members import MEMBERS, REFERENCE
+    from examples.ensemble.results import Results, Settings
+    from examples.ensemble.training import evaluate, train
+    from examples.progress import with_bar
 
-    try:
-        results = Results.open(out, Settings(**settings))
-        images = load(options.dataset, options.data_dir, options.download, command="examples.ensemble")
-    except (SettingsDiffer, DatasetMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
-
-    try:
-        for seed in range(options.ensembles):
-            for name in (REFERENCE, *MEMBERS):
-                run = results.run(name, seed)
-                if results.lost(run):
-                    run.forget()
-                title = f"{results.networks[name].label}, ensemble {seed + 1} of {options.ensembles}"
-                with_bar(results, run, title, partial(train, images))
-            evaluate(images, results, seed)
-    except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    written = report.write(results, out)
-    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
-    return 0
+    results = Results.open(out, Settings(**settings))
+    images = load(options.dataset, options.data_dir, options.download, command="examples.ensemble")
+    for seed in range(options.ensembles):
+        for name in (REFERENCE, *MEMBERS):
+            run = results.run(name, seed)
+            if results.lost(run):
+                run.forget()
+            title = f"{results.networks[name].label}, ensemble {seed + 1} of {options.ensembles}"
+            with_bar(results, run, title, partial(train, images))
+        evaluate(images, results, seed)
+    command.show(report.as_text(results), [results.path, *report.write(results, out)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,14 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-
-    def preset(name: str) -> str:
-        return ", ".join(f"{getattr(preset, name):,g} for {dataset}" for dataset, preset in PRESETS.items())
-
-    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
-    add("--full", action="store_true", help="the same as --dataset cifar10")
-    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
-    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    preset = partial(by_dataset, PRESETS)
+    add_dataset(parser, PRESETS, full="--dataset cifar10")
     add("--ensembles", type=positive(int), default=1, help="how many, each with other seeds (default: %(default)s)")
     add("--steps", type=positive(int), help=f"of each network (default: {preset('steps')})")
     add("--every", type=positive(int), help=f"steps between two measurements (default: {preset('every')})")
@@ -111,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--larger", type=positive(float), default=2.0, help="larger initial weights are so many times He's (default: 2)"
     )
     add("--top-k", type=int, choices=range(2, 10), default=3, help="of the second error (default: %(default)s)")
-    add("--out", type=Path, help="where results go (default: runs/ensemble/DATASET)")
+    add_out(parser, "runs/ensemble/DATASET")
     return parser
 
 
@@ -120,11 +98,7 @@ def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace) -> d
     if options.full:
         options.dataset = "cifar10"
     found = {name: getattr(options, name) or value for name, value in asdict(PRESETS[options.dataset]).items()}
-    if found["steps"] % found["every"]:
-        parser.error(
-            f"argument --every: must divide the steps of each training. Received: {found['every']}, "
-            f"and steps {found['steps']}"
-        )
+    check_every(parser, found["every"], {"steps": found["steps"]})
     return found | {name: getattr(options, name) for name in ("dataset", "batch_size", "larger", "top_k")}
 
 

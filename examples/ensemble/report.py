@@ -1,6 +1,5 @@
 """`python -m examples.ensemble.report RESULTS`: the tables and the figure, without training anything."""
 
-import argparse
 import io
 import os
 import sys
@@ -12,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import matplotlib
 
 from benchmarks.report import markdown, table, write_whole
+from examples import command
 from examples.ensemble.members import MEMBERS, REFERENCE
 from examples.ensemble.results import Results
 from examples.results import ResultsMissing, spread, text
@@ -114,26 +114,20 @@ def _figure(results: Results) -> bytes:
     return buffer.getvalue()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.ensemble.report",
-        description=f"Prints the tables and writes table.md and {FIGURE}.",
-        epilog="Example: python -m examples.ensemble.report examples/ensemble/results/digits --out report",
-    )
-    parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
-    parser.add_argument("--out", type=Path, help="where files go (default: beside results.json)")
-    options = parser.parse_args(arguments)
-    try:
-        results = Results.read(options.results)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The tables of the results in `path`, and the files that were written.
+
+    Raises:
+        ResultsMissing: If there is nothing to be written.
+    """
+    results = Results.read(path)
     if not results.summary()["networks"]:
-        print(f"No training of {results.path} has ended yet. Run `python -m examples.ensemble`.", file=sys.stderr)
-        return 2
-    written = write(results, options.out or results.folder)
-    print(f"{as_text(results)}\n\nWritten: {', '.join(map(str, written))}")
-    return 0
+        raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.ensemble`.")
+    return as_text(results), write(results, out or results.folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "ensemble", f"Prints the tables and writes table.md and {FIGURE}.", make)
 
 
 if __name__ == "__main__":

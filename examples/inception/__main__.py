@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.folder import alone
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.errors import Refused
+from examples.options import add_dataset, add_out, by_dataset, check_every, joined, positive
 
 EXAMPLES = """examples:
   python -m examples.inception                          scikit-learn's digits, some minutes
@@ -47,31 +47,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = _settings(parser, options)
     out = options.out or Path("runs/inception") / options.dataset
-    return alone(out, lambda: _run(parser, options, settings, out))
+    return command.run(lambda: _run(parser, options, settings, out), out)
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings: dict[str, Any], out: Path) -> int:
-    try:
-        from examples.accelerate.data import DatasetMissing, load
-        from examples.inception import report
-        from examples.inception.networks import NETWORKS
-        from examples.inception.results import Results, Settings
-        from examples.inception.training import train
-        from examples.progress import with_bar
-        from examples.results import SettingsDiffer
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings: dict[str, Any], out: Path) -> None:
+    from examples.accelerate.data import load
+    from examples.inception import report
+    from examples.inception.networks import NETWORKS
+    from examples.inception.results import Results, Settings
+    from examples.inception.training import train
+    from examples.progress import with_bar
 
     unknown = sorted(set(options.networks or ()) - set(NETWORKS))
     if unknown:
         parser.error(f"argument --networks: must be of {', '.join(NETWORKS)}. Received: {', '.join(unknown)}")
-    try:
-        results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
-        images = load(options.dataset, options.data_dir, options.download, command="examples.inception")
-    except (SettingsDiffer, DatasetMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
+    results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
+    images = load(options.dataset, options.data_dir, options.download, command="examples.inception")
 
     def train_all(labels: dict[str, str], seeds: int) -> None:
         for seed in range(seeds):
@@ -79,25 +70,17 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings:
                 title = f"{label}, seed {seed + 1} of {seeds}"
                 with_bar(results, results.run(name, seed), title, partial(train, images))
 
-    try:
-        train_all({name: f"search, {rate:g}" for name, rate in results.search.items()}, results.settings.search_seeds)
-        if results.search:
-            print(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}", flush=True)
-        if results.learning_rate is None:
-            print(
-                f"Every rate of the search diverged. Received: {_joined(results.settings.search_rates)}. Give lower "
-                "`--search-rates`, and another `--out`.",
-                file=sys.stderr,
-            )
-            return 2
-        chosen = {name: each.label for name, each in NETWORKS.items() if name in (options.networks or NETWORKS)}
-        train_all(chosen, options.seeds)
-    except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    written = report.write(results, out)
-    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
-    return 0
+    train_all({name: f"search, {rate:g}" for name, rate in results.search.items()}, results.settings.search_seeds)
+    if results.search:
+        print(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}", flush=True)
+    if results.learning_rate is None:
+        raise Refused(
+            f"Every rate of the search diverged. Received: {joined(results.settings.search_rates)}. Give lower "
+            "`--search-rates`, and another `--out`."
+        )
+    chosen = {name: each.label for name, each in NETWORKS.items() if name in (options.networks or NETWORKS)}
+    train_all(chosen, options.seeds)
+    command.show(report.as_text(results), [results.path, *report.write(results, out)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,14 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-
-    def preset(name: str) -> str:
-        return ", ".join(f"{getattr(preset, name):,} for {dataset}" for dataset, preset in PRESETS.items())
-
-    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
-    add("--full", action="store_true", help="the same as --dataset cifar10 --search")
-    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
-    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    preset = partial(by_dataset, PRESETS)
+    add_dataset(parser, PRESETS, full="--dataset cifar10 --search")
     add("--networks", nargs="+", metavar="NETWORK", help="which are trained (default: all)")
     add("--seeds", type=positive(int), help=f"trainings of each network (default: {preset('seeds')})")
     add(
@@ -134,14 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     rates = parser.add_mutually_exclusive_group()
     rates.add_argument("--learning-rate", type=positive(float), help="of the baseline, at the start (default: 0.03)")
     rates.add_argument("--search", action="store_true", help="take the best of --search-rates for the baseline")
-    add("--search-rates", type=positive(float), nargs="+", metavar="RATE", help=f"(default: {_joined(RATES)})")
+    add("--search-rates", type=positive(float), nargs="+", metavar="RATE", help=f"(default: {joined(RATES)})")
     add(
         "--search-steps",
         type=positive(int),
         help=f"of each training of the search (default: {preset('search_steps')})",
     )
     add("--search-seeds", type=positive(int), help="trainings with each rate (default: 1)")
-    add("--out", type=Path, help="where results go (default: runs/inception/DATASET)")
+    add_out(parser, "runs/inception/DATASET")
     return parser
 
 
@@ -157,22 +134,13 @@ def _settings(parser: argparse.ArgumentParser, options: argparse.Namespace) -> d
             parser.error(f"argument --{name.replace('_', '-')}: is of --search, which was not asked for")
     found = {name: getattr(options, name) or getattr(preset, name) for name in ("baseline_steps", "steps", "every")}
     found["search_steps"] = (options.search_steps or preset.search_steps) if searching else 0
-    uneven = [f"{name} {found[name]}" for name in found if found[name] % found["every"]]
-    if uneven:
-        parser.error(
-            f"argument --every: must divide the steps of each training. Received: {found['every']}, "
-            f"and {', '.join(uneven)}"
-        )
+    check_every(parser, found["every"], found)
     return {
         **found,
         "learning_rate": None if searching else options.learning_rate or preset.learning_rate,
         "search_rates": tuple(sorted(set(options.search_rates or RATES))) if searching else (),
         "search_seeds": (options.search_seeds or 1) if searching else 0,
     }
-
-
-def _joined(rates: Iterable[float]) -> str:
-    return " ".join(f"{rate:g}" for rate in rates)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`python -m examples.inception.report RESULTS`: the table of Fig. 3 and both figures, without training anything."""
 
-import argparse
 import io
 import os
 import sys
@@ -14,6 +13,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.report import markdown, table, write_whole
+from examples import command
 from examples.inception.networks import BASELINE, NETWORKS
 from examples.inception.results import Results
 from examples.measured import CLASSES, Measured
@@ -154,26 +154,25 @@ def _crosses(ax: Any, name: str, dead: Sequence[Measured], against_time: bool, l
     ax.plot(x, y, linestyle="none", marker="X", markersize=8, color=COLORS[name], label=label, zorder=5, clip_on=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.inception.report",
-        description="Prints the table of Fig. 3 and writes table.md, figure2.png and figure2_time.png.",
-        epilog="Example: python -m examples.inception.report examples/inception/results/cifar10 --out report",
-    )
-    parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
-    parser.add_argument("--out", type=Path, help="where files go (default: beside results.json)")
-    options = parser.parse_args(arguments)
-    try:
-        results = Results.read(options.results)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The tables of the results in `path`, and the files that were written.
+
+    Raises:
+        ResultsMissing: If there is nothing to be written.
+    """
+    results = Results.read(path)
     if not any(map(results.ended, NETWORKS)):
-        print(f"No training of {results.path} has ended yet. Run `python -m examples.inception`.", file=sys.stderr)
-        return 2
-    written = write(results, options.out or results.folder)
-    print(f"{as_text(results)}\n\nWritten: {', '.join(map(str, written))}")
-    return 0
+        raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.inception`.")
+    return as_text(results), write(results, out or results.folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(
+        arguments,
+        "inception",
+        "Prints the table of Fig. 3 and writes table.md, figure2.png and figure2_time.png.",
+        make,
+    )
 
 
 if __name__ == "__main__":

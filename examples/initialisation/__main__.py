@@ -4,13 +4,14 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.folder import alone
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.options import add_dataset, add_out, by_dataset, joined, positive
 
 EXAMPLES = """examples:
   python -m examples.initialisation                        scikit-learn's digits, some minutes
@@ -42,47 +43,31 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     settings = _settings(options)
     out = options.out or Path("runs/initialisation") / options.dataset
-    return alone(out, lambda: _run(options, settings, out))
+    return command.run(lambda: _run(options, settings, out), out)
 
 
-def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> int:
-    try:
-        from tqdm import tqdm
+def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> None:
+    from tqdm import tqdm
 
-        from examples.accelerate.data import DatasetMissing, load
-        from examples.initialisation import report
-        from examples.initialisation.network import NETWORKS
-        from examples.initialisation.results import Results, Settings
-        from examples.initialisation.training import Trainer
-        from examples.results import SettingsDiffer
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
+    from examples.accelerate.data import load
+    from examples.initialisation import report
+    from examples.initialisation.network import NETWORKS
+    from examples.initialisation.results import Results, Settings
+    from examples.initialisation.training import Trainer
 
-    try:
-        results = Results.open(out, Settings(**settings))
-        images = load(options.dataset, options.data_dir, options.download, command="examples.initialisation")
-    except (SettingsDiffer, DatasetMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
-
-    try:
-        for network, label in NETWORKS.items():
-            todo = [(cell, seed) for seed in range(options.seeds) for cell in results.cells(network)]
-            todo = [(cell, seed) for cell, seed in todo if (cell.name, seed) not in results.ended()]
-            if not todo:
-                continue
-            trainer = Trainer(network, images, results)
-            with tqdm(todo, desc=label, unit="training", ascii=True) as bar:
-                for cell, seed in bar:
-                    bar.set_postfix_str(f"seed {seed + 1}, scale {cell.scale:g}, rate {cell.rate:g}")
-                    trainer.train(cell, results.run(cell.name, seed), lambda run: None)
-    except KeyboardInterrupt:
-        print("Interrupted. What was trained is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    written = report.write(results, out)
-    print(f"\n{report.as_text(results)}\n\nWritten: {', '.join(map(str, (results.path, *written)))}")
-    return 0
+    results = Results.open(out, Settings(**settings))
+    images = load(options.dataset, options.data_dir, options.download, command="examples.initialisation")
+    for network, label in NETWORKS.items():
+        todo = [(cell, seed) for seed in range(options.seeds) for cell in results.cells(network)]
+        todo = [(cell, seed) for cell, seed in todo if (cell.name, seed) not in results.ended()]
+        if not todo:
+            continue
+        trainer = Trainer(network, images, results)
+        with tqdm(todo, desc=label, unit="training", ascii=True) as bar:
+            for cell, seed in bar:
+                bar.set_postfix_str(f"seed {seed + 1}, scale {cell.scale:g}, rate {cell.rate:g}")
+                trainer.train(cell, results.run(cell.name, seed), lambda run: None)
+    command.show(report.as_text(results), [results.path, *report.write(results, out)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,17 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-
-    def preset(name: str) -> str:
-        return ", ".join(f"{getattr(preset, name):,} for {dataset}" for dataset, preset in PRESETS.items())
-
-    def joined(values: tuple[float, ...]) -> str:
-        return " ".join(f"{value:g}" for value in values)
-
-    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
-    add("--full", action="store_true", help="the same as --dataset cifar10")
-    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
-    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    preset = partial(by_dataset, PRESETS)
+    add_dataset(parser, PRESETS, full="--dataset cifar10")
     add("--seeds", type=positive(int), help=f"trainings of each cell (default: {preset('seeds')})")
     add("--steps", type=positive(int), help=f"of each training (default: {preset('steps')})")
     add("--batch-size", type=positive(int), default=32, help="images a step (default: %(default)s)")
@@ -134,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="whose weights: all kernels, or not that of the outputs, which nothing normalizes (default: %(default)s)",
     )
-    add("--out", type=Path, help="where results go (default: runs/initialisation/DATASET)")
+    add_out(parser, "runs/initialisation/DATASET")
     return parser
 
 

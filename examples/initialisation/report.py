@@ -1,6 +1,5 @@
 """`python -m examples.initialisation.report RESULTS`: the table and the heat maps, without training anything."""
 
-import argparse
 import io
 import os
 import sys
@@ -13,6 +12,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.report import markdown, table, write_whole
+from examples import command
 from examples.initialisation.network import NETWORKS
 from examples.initialisation.results import CHANCE, WITHIN, Results
 from examples.results import ResultsMissing, text
@@ -134,29 +134,22 @@ def _mark(ax: Any, mean: np.ndarray, diverged: np.ndarray, seeds: int) -> None:
             ax.text(column + 0.4, row - 0.4, dead, ha="right", va="bottom", fontsize=7, color=color)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.initialisation.report",
-        description=f"Prints the table and writes table.md and {FIGURE}.",
-        epilog="Example: python -m examples.initialisation.report examples/initialisation/results/digits --out report",
-    )
-    parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
-    parser.add_argument("--out", type=Path, help="where files go (default: beside results.json)")
-    options = parser.parse_args(arguments)
-    try:
-        results = Results.read(options.results)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The tables of the results in `path`, and the files that were written.
+
+    Raises:
+        ResultsMissing: If there is nothing to be written.
+    """
+    results = Results.read(path)
     if not any(map(results.seeds, NETWORKS)):
-        print(
-            f"No network of {results.path} has the whole grid of a seed yet. Run `python -m examples.initialisation`.",
-            file=sys.stderr,
+        raise ResultsMissing(
+            f"No network of {results.path} has the whole grid of a seed yet. Run `python -m examples.initialisation`."
         )
-        return 2
-    written = write(results, options.out or results.folder)
-    print(f"{as_text(results)}\n\nWritten: {', '.join(map(str, written))}")
-    return 0
+    return as_text(results), write(results, out or results.folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "initialisation", f"Prints the table and writes table.md and {FIGURE}.", make)
 
 
 if __name__ == "__main__":

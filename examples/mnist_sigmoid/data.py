@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.errors import Refused
 
-class DatasetMissing(Exception):
+
+class DatasetMissing(Refused):
     """The data set is not on this machine; the message says how to get it."""
 
 

@@ -7,8 +7,9 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
 from examples.multi_replica.options import add_training_options, training_options
+from examples.options import positive
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,16 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_training_options(parser)
     options = parser.parse_args(arguments)
-    try:
-        import tensorflow as tf
+    return command.run(lambda: _run(options), goes_on=False)
 
-        from examples.mnist_sigmoid.data import DatasetMissing, load
-        from examples.multi_replica.compare import Training, table
-        from examples.multi_replica.training import Settings, train
-        from kerasbn.distribute import MirroredStrategy
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
+
+def _run(options: argparse.Namespace) -> None:
+    import tensorflow as tf
+
+    from examples.mnist_sigmoid.data import load
+    from examples.multi_replica.compare import Training, table
+    from examples.multi_replica.training import Settings, train
+    from kerasbn.distribute import MirroredStrategy
 
     devices = [f"GPU:{i}" for i in range(len(tf.config.list_physical_devices("GPU")))]
     if not devices:
@@ -43,11 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * options.replicas)
         devices = [f"CPU:{i}" for i in range(options.replicas)]
     settings = Settings(**training_options(options))
-    try:
-        data = load(settings.dataset, settings.data_dir)
-    except DatasetMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+    data = load(settings.dataset, settings.data_dir)
 
     trainings = []
     for name, strategy in (
@@ -59,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
         model, history = train(strategy, settings, data)
         trainings.append(Training(name, time.perf_counter() - start, history, model.get_weights()))
     print(f"\n{table(trainings)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from examples.mnist_sigmoid.__main__ import STEPS, positive
+from examples.mnist_sigmoid.__main__ import STEPS
+from examples.options import positive
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:

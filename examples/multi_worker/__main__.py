@@ -6,9 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from examples.mnist_sigmoid.__main__ import positive
 from examples.multi_replica.options import add_training_options, training_options
 from examples.multi_worker.cluster import Cluster, how_it_ended
+from examples.options import positive
 
 
 def main(arguments: list[str] | None = None) -> int:

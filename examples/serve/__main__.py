@@ -9,7 +9,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.options import add_dataset, add_out, positive
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,40 +20,30 @@ def main(arguments: list[str] | None = None) -> int:
             "Trains a small network with batch normalization, estimates its population statistics, folds them into the "
             "convolutions, and exports it. Prints accuracy and latency of each stage; the files stay in --out."
         ),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--dataset", choices=("digits", "mnist", "cifar10"), default="digits", help="what to train on")
-    parser.add_argument(
-        "--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)", default=argparse.SUPPRESS
-    )
-    parser.add_argument("--download", action="store_true", help="download and prepare the data set if it is missing")
-    parser.add_argument("--epochs", type=positive(int), default=3, help="of training")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-    parser.add_argument("--calls", type=positive(int), default=200, help="that a latency is the median of")
-    parser.add_argument(
-        "--out", type=Path, help="where files go (default: runs/serve/DATASET)", default=argparse.SUPPRESS
-    )
+    add_dataset(parser, ("digits", "mnist", "cifar10"))
+    add = parser.add_argument
+    add("--epochs", type=positive(int), default=3, help="of training (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    add("--calls", type=positive(int), default=200, help="that a latency is the median of (default: %(default)s)")
+    add_out(parser, "runs/serve/DATASET")
     options = parser.parse_args(arguments)
-    out = getattr(options, "out", Path("runs/serve") / options.dataset)
-    try:
-        import tensorflow as tf
-        from tqdm.keras import TqdmCallback
+    out = options.out or Path("runs/serve") / options.dataset
+    return command.run(lambda: _run(options, out), out, goes_on=False)
 
-        import kerasbn
-        from examples.accelerate.data import DatasetMissing, load
-        from examples.serve import formats
-        from examples.serve.network import train
-        from kerasbn.table import table
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
-    try:
-        images = load(options.dataset, getattr(options, "data_dir", None), options.download, "examples.serve")
-    except DatasetMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+
+def _run(options: argparse.Namespace, out: Path) -> None:
+    import tensorflow as tf
+    from tqdm.keras import TqdmCallback
+
+    import kerasbn
+    from examples.accelerate.data import load
+    from examples.serve import formats
+    from examples.serve.network import train
+    from kerasbn.table import table
+
+    images = load(options.dataset, options.data_dir, options.download, "examples.serve")
     tf.get_logger().setLevel(logging.ERROR)  # the converters tell much of themselves
-    out.mkdir(parents=True, exist_ok=True)
     x, y = images.x_test, images.y_test
     rows = [("stage", "accuracy", "one image, ms", "largest difference")]
     reference = None
@@ -88,7 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
     except formats.NotInstalled as missing:
         print(f"ONNX: left out, as it needs {missing}")
     print(f"\n{table(rows)}\n\n{chr(10).join(map(str, changes))}\n\nFiles: {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.folder import alone
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.options import add_dataset, add_out, by_dataset, check_every, joined, positive
+from examples.understanding.depth import depth
 
 PARTS = ("rates", "depth", "step_size", "divergence")
 EXAMPLES = """examples:
@@ -50,39 +51,23 @@ RATES = (0.1, 0.003, 0.0001)
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = _with_defaults(parser, parser.parse_args(arguments))
-    return alone(options.out, lambda: _run(parser, options))
+    return command.run(lambda: _run(parser, options), options.out)
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    try:
-        from examples.accelerate.data import DatasetMissing, load
-        from examples.results import SettingsDiffer
-        from examples.understanding import report
-        from examples.understanding.network import NORMALIZED
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
-    if any(depth < 8 or (depth - 2) % 6 for depth in (options.resnet, *options.depths)):
-        parser.error(f"depths must be 6 n + 2: 8, 14, 20, ... Received: {options.resnet}, {_joined(options.depths)}")
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    from examples.accelerate.data import load
+    from examples.understanding import report
+    from examples.understanding.network import NORMALIZED
+
     unknown = sorted(set(options.normalized or ()) - set(NORMALIZED))
     if unknown:
         parser.error(f"argument --normalized: must be of {', '.join(NORMALIZED)}. Received: {', '.join(unknown)}")
-    try:
-        results = _results(options, tuple(options.normalized or NORMALIZED))
-        images = load(options.dataset, options.data_dir, options.download, command="examples.understanding")
-    except (SettingsDiffer, DatasetMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
+    results = _results(options, tuple(options.normalized or NORMALIZED))
+    images = load(options.dataset, options.data_dir, options.download, command="examples.understanding")
     images = replace(images, x_test=images.x_test[: options.test_images], y_test=images.y_test[: options.test_images])
-    try:
-        for part in options.only:
-            _measure(part, images, results[part], options.seeds)
-    except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    written = report.write(options.out)
-    print(f"\n{report.as_text(options.out)}\n\nWritten: {', '.join(map(str, written))}")
-    return 0
+    for part in options.only:
+        _measure(part, images, results[part], options.seeds)
+    command.show(report.as_text(options.out), report.write(options.out))
 
 
 def _measure(part: str, images: Any, results: Any, seeds: int) -> None:
@@ -148,21 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-
-    def preset(name: str) -> str:
-        found = {dataset: getattr(preset, name) for dataset, preset in PRESETS.items()}
-        return ", ".join(
-            f"{_joined(value) if isinstance(value, tuple) else value} for {dataset}" for dataset, value in found.items()
-        )
-
-    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
-    add("--full", action="store_true", help="the same as --dataset cifar10")
-    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
-    add("--download", action="store_true", help="download and prepare the data set if it is missing")
+    preset = partial(by_dataset, PRESETS)
+    add_dataset(parser, PRESETS, full="--dataset cifar10")
     add("--only", nargs="+", choices=PARTS, default=PARTS, help="which parts (default: all)")
     add("--seeds", type=positive(int), help=f"how many times all is done (default: {preset('seeds')})")
     add("--batch-size", type=positive(int), default=32, help="images a step (default: %(default)s)")
-    add("--resnet", type=positive(int), metavar="DEPTH", help=f"of all parts but depth (default: {preset('resnet')})")
+    add("--resnet", type=depth, metavar="DEPTH", help=f"of all parts but depth (default: {preset('resnet')})")
     rates = parser.add_argument_group("rates")
     add = rates.add_argument
     add("--steps", type=positive(int), help=f"of each training (default: {preset('steps')})")
@@ -174,16 +150,16 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="RATE",
         default=RATES,
-        help="(default: the paper's)",
+        help=f"(default: the paper's, {joined(RATES)})",
     )
     add("--normalized", nargs="+", metavar="WHERE", help="of all, none, last (default: each)")
     add = parser.add_argument_group("depth").add_argument
-    add("--depths", type=positive(int), nargs="+", metavar="DEPTH", help=f"(default: {preset('depths')})")
+    add("--depths", type=depth, nargs="+", metavar="DEPTH", help=f"(default: {preset('depths')})")
     add("--search-steps", type=positive(int), help=f"of each training (default: {preset('search_steps')})")
     add = parser.add_argument_group("step_size and divergence").add_argument
     add("--trained-steps", type=positive(int), help=f"before a look (default: {preset('trained_steps')})")
     add("--batches", type=positive(int), help=f"mini-batches for a look at losses (default: {preset('batches')})")
-    parser.add_argument("--out", type=Path, help="where results go (default: runs/understanding/DATASET)")
+    add_out(parser, "runs/understanding/DATASET")
     return parser
 
 
@@ -194,17 +170,9 @@ def _with_defaults(parser: argparse.ArgumentParser, options: argparse.Namespace)
     for name, value in vars(PRESETS[options.dataset]).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.steps % options.every:
-        parser.error(
-            f"argument --every: must divide the steps of each training. Received: {options.every}, "
-            f"and steps {options.steps}"
-        )
+    check_every(parser, options.every, {"steps": options.steps})
     options.out = options.out or Path("runs/understanding") / options.dataset
     return options
-
-
-def _joined(values: Any) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 if __name__ == "__main__":

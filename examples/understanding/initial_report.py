@@ -1,6 +1,5 @@
 """The tables of what was measured at initialisation, and its files, without measuring anything."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,18 @@ from examples.understanding.network import NORMALIZED
 Rows = list[list[str]]
 
 
-def report(source: Path, out: Path) -> int:
-    """Prints the tables of `source` and writes them and the figures to `out`; an exit status."""
-    try:
-        results = Results.read(source)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+def report(source: Path, out: Path) -> tuple[str, list[Path]]:
+    """Writes the tables of `source` and the figures to `out`; gives the tables as text, and the files.
+
+    Raises:
+        ResultsMissing: If there is nothing to be written.
+    """
+    results = Results.read(source)
     if not any(map(results.has_ended, results.runs)):
-        print(
-            f"Nothing of {results.path} has been measured yet. Run `python -m examples.understanding.initialisation`.",
-            file=sys.stderr,
+        raise ResultsMissing(
+            f"Nothing of {results.path} has been measured yet. Run `python -m examples.understanding.initialisation`."
         )
-        return 2
-    written = write(results, out)
-    print(f"{as_text(results)}\n\nWritten: {', '.join(map(str, written))}")
-    return 0
+    return as_text(results), write(results, out)
 
 
 def write(results: Results, folder: Path) -> list[Path]:

@@ -4,11 +4,14 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from examples.mnist_sigmoid.__main__ import positive
+from examples import command
+from examples.options import add_dataset, add_out, by_dataset, positive
+from examples.understanding.depth import depth
 
 EXAMPLES = """examples:
   python -m examples.understanding.initialisation             scikit-learn's digits, ResNet-56, some minutes
@@ -42,63 +45,49 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.full:
         options.dataset = "cifar10"
-    try:
-        import keras
-        from tqdm import tqdm
-
-        from examples.accelerate.data import DatasetMissing, load
-        from examples.results import SettingsDiffer
-        from examples.understanding import initial_report
-        from examples.understanding.initial_measurements import plan, pool
-        from examples.understanding.initial_results import Results, Settings
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
-
     if options.report:
-        return initial_report.report(options.report, options.out or options.report)
+        return command.run(lambda: _report(options.report, options.out or options.report))
+    out = options.out or Path("runs/understanding") / options.dataset
+    return command.run(lambda: _run(parser, options, out), out)
+
+
+def _report(source: Path, out: Path) -> None:
+    from examples.understanding import initial_report
+
+    command.show(*initial_report.report(source, out))
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, out: Path) -> None:
+    import keras
+    from tqdm import tqdm
+
+    from examples.accelerate.data import load
+    from examples.understanding.initial_measurements import plan, pool
+    from examples.understanding.initial_results import Results, Settings
+
     for name in options.initializers:
         try:
             keras.initializers.get(name)
         except ValueError:
             parser.error(f"argument --initializers: must be names of Keras's initializers. Received: {name}")
     preset = PRESETS[options.dataset]
-    chosen = {name: getattr(options, name) or value for name, value in vars(preset).items()}
     settings = Settings(
         dataset=options.dataset,
         images=128,
         matrix_size=options.matrix_size,
         counts=(1, 3, 5, 10),
-        **chosen,
+        **{name: getattr(options, name) or value for name, value in vars(preset).items()},
     )
-    out = options.out or Path("runs/understanding") / options.dataset
-    try:
-        results = Results.open(out, settings)
-        command = "examples.understanding.initialisation"
-        images = pool(load(options.dataset, options.data_dir, options.download, command))
-    except (SettingsDiffer, DatasetMissing) as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
-        planned = plan(settings, images, options.initializers, options.seeds)
-        with tqdm(planned, unit="network", ascii=True) as bar:
-            for each in bar:
-                run = results.run(each.network, each.seed)
-                if not results.has_ended(run):
-                    bar.set_postfix_str(f"{each.network}, seed {each.seed + 1}")
-                    run.values = each.measure()
-                    results.save()
-    except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
-    return initial_report.report(out, out)
-
-
-def _depth(text: str) -> int:
-    depth = int(text)
-    if depth < 8 or (depth - 2) % 6:
-        raise argparse.ArgumentTypeError(f"must be 6 n + 2: 8, 14, 20, ..., got {text}")
-    return depth
+    results = Results.open(out, settings)
+    images = pool(load(options.dataset, options.data_dir, options.download, "examples.understanding.initialisation"))
+    with tqdm(plan(settings, images, options.initializers, options.seeds), unit="network", ascii=True) as bar:
+        for each in bar:
+            run = results.run(each.network, each.seed)
+            if not results.has_ended(run):
+                bar.set_postfix_str(f"{each.network}, seed {each.seed + 1}")
+                run.values = each.measure()
+                results.save()
+    _report(out, out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,15 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-
-    def preset(name: str) -> str:
-        return ", ".join(f"{getattr(preset, name)} for {dataset}" for dataset, preset in PRESETS.items())
-
-    add("--dataset", choices=PRESETS, default="digits", help="digits comes with scikit-learn (default: %(default)s)")
-    add("--full", action="store_true", help="the same as --dataset cifar10")
-    add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
-    add("--download", action="store_true", help="download and prepare the data set if it is missing")
-    add("--depth", type=_depth, help=f"of the ResNet, 6 n + 2 (default: {preset('depth')})")
+    preset = partial(by_dataset, PRESETS)
+    add_dataset(parser, PRESETS, full="--dataset cifar10")
+    add("--depth", type=depth, help=f"of the ResNet, 6 n + 2 (default: {preset('depth')})")
     add("--initializers", nargs="+", metavar="NAME", default=INITIALIZERS, help="(default: %(default)s)")
     add("--seeds", type=positive(int), default=3, help="networks of each kind (default: %(default)s)")
     add(
@@ -135,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--width", type=positive(int), help=f"units of a layer of a stack (default: {preset('width')})")
     add("--stack-batch", type=positive(int), help=f"examples in a stack (default: {preset('stack_batch')})")
     add("--report", type=Path, metavar="RESULTS", help="measure nothing; tables and figures of what is in that folder")
-    add("--out", type=Path, help="where results go (default: runs/understanding/DATASET)")
+    add_out(parser, "runs/understanding/DATASET")
     return parser
 
 

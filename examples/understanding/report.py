@@ -1,6 +1,5 @@
 """`python -m examples.understanding.report RESULTS`: tables and figures, without training anything."""
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.report import markdown, table, write_whole
+from examples import command
 from examples.results import ResultsMissing
 from examples.understanding import claims, figures
 from examples.understanding.claims import NAMES, accuracy, interval
@@ -106,21 +106,12 @@ def write(folder: Path, out: Path | None = None) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.understanding.report",
-        description="Prints the tables and writes table.md and a figure or two for each part that was measured.",
-        epilog="Example: python -m examples.understanding.report examples/understanding/results/digits --out report",
+    return command.report(
+        arguments,
+        "understanding",
+        "Prints the tables and writes table.md and a figure or two for each part that was measured.",
+        lambda folder, out: (as_text(folder), write(folder, out)),
     )
-    parser.add_argument("results", type=Path, help="folder of the results")
-    parser.add_argument("--out", type=Path, help="where files go (default: the folder of the results)")
-    options = parser.parse_args(arguments)
-    try:
-        written = write(options.results, options.out)
-        print(f"{as_text(options.results)}\n\nWritten: {', '.join(map(str, written))}")
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

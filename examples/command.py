@@ -1,0 +1,67 @@
+"""How the commands of the experiments end, and what those that only report have in common."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from examples.errors import Refused
+from examples.folder import held
+
+
+def run(work: Callable[[], None], out: Path | None = None, goes_on: bool = True) -> int:
+    """The exit code of a command: 0, 2 with a sentence if it cannot do what it is asked, 130 if it is interrupted.
+
+    Args:
+        work: What it does.
+        out: The folder that it writes into, which nobody else writes into meanwhile.
+        goes_on: Whether the same command goes on where it was interrupted, rather than from the start.
+    """
+    try:
+        if out is None:
+            work()
+        else:
+            with held(out):
+                work()
+    except ModuleNotFoundError as error:
+        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
+        return 2
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        kept = " What was measured is kept; the same command goes on from there." if goes_on else ""
+        print(f"Interrupted.{kept}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def report(
+    arguments: list[str] | None,
+    name: str,
+    writes: str,
+    make: Callable[[Path, Path | None], tuple[str, list[Path]]],
+) -> int:
+    """The exit code of `python -m examples.NAME.report RESULTS`, which prints tables and draws figures.
+
+    Args:
+        arguments: Of the command line.
+        name: Of the experiment.
+        writes: What the command does, for its help.
+        make: Function of the results and of the folder for what is made of them, beside them if it is `None`; it
+            writes all, and returns what is printed and the files.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m examples.{name}.report",
+        description=writes,
+        epilog=f"Example: python -m examples.{name}.report examples/{name}/results/digits --out report",
+    )
+    parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
+    parser.add_argument("--out", type=Path, help="where files go (default: beside the results)")
+    options = parser.parse_args(arguments)
+    return run(lambda: show(*make(options.results, options.out)))
+
+
+def show(text: str, files: list[Path]) -> None:
+    """Prints what an experiment found, and where it is."""
+    print(f"\n{text}\n\nWritten: {', '.join(map(str, files))}")
