@@ -1,9 +1,20 @@
 """The options that commands have in common."""
 
 import argparse
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+
+def command_parser(name: str, description: str, examples: str | None = None) -> argparse.ArgumentParser:
+    """That of `python -m examples.NAME`; help ends with `examples`, lines as they are."""
+    return argparse.ArgumentParser(
+        prog=f"python -m examples.{name}",
+        description=textwrap.fill(description, 100),
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:

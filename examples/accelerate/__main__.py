@@ -10,7 +10,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, by_dataset, positive
+from examples.options import add_dataset, add_out, by_dataset, command_parser, positive
+
+DESCRIPTION = (
+    "Ioffe & Szegedy 2015, Sec. 4.2.1: trains a small Inception with LRN, dropout, L2 and photometric "
+    "distortions, and what kerasbn.accelerate makes of it. Prints what was changed and a table, writes "
+    "results.json and figure.png. Can be interrupted at any time; the same command goes on where it stopped."
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.accelerate",
-        description=(
-            "Ioffe & Szegedy 2015, Sec. 4.2.1: trains a small Inception with LRN, dropout, L2 and photometric "
-            "distortions, and what kerasbn.accelerate makes of it. Prints what was changed and a table, writes "
-            "results.json and figure.png. Can be interrupted at any time; the same command goes on where it stopped."
-        ),
-    )
+    parser = command_parser("accelerate", DESCRIPTION)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS)

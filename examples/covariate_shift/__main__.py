@@ -11,8 +11,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
 from examples.errors import Refused
-from examples.options import add_dataset, add_out, by_dataset, check_every, joined, positive
+from examples.options import add_dataset, add_out, by_dataset, check_every, command_parser, joined, positive
 
+DESCRIPTION = (
+    "Ioffe & Szegedy 2015, Sec. 2, and Santurkar et al. 2018, Sec. 2: how far the distributions in a network "
+    "move while it trains, without batch normalization, with it, and with noise behind it that moves them "
+    "more. Prints tables, writes results.json, table.md and figures. Can be killed at any time; the same "
+    "command goes on at the last measurement and trains nothing twice."
+)
 EXAMPLES = """examples:
   python -m examples.covariate_shift                        scikit-learn's digits, some minutes
   python -m examples.covariate_shift --activation relu      the same with ReLUs
@@ -72,17 +78,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.covariate_shift",
-        description=(
-            "Ioffe & Szegedy 2015, Sec. 2, and Santurkar et al. 2018, Sec. 2: how far the distributions in a network "
-            "move while it trains, without batch normalization, with it, and with noise behind it that moves them "
-            "more. Prints tables, writes results.json, table.md and figures. Can be killed at any time; the same "
-            "command goes on at the last measurement and trains nothing twice."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("covariate_shift", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset mnist")

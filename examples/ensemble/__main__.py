@@ -11,8 +11,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, by_dataset, check_every, positive
+from examples.options import add_dataset, add_out, by_dataset, check_every, command_parser, positive
 
+DESCRIPTION = (
+    "Ioffe & Szegedy 2015, Sec. 4.2.3: six networks on BN-x30, which differ in initial weights, dropout and in "
+    "what is normalized together, and the mean of their probabilities. Prints tables, writes results.json, "
+    "table.md and figure.png. Can be killed at any time; the same command goes on at the last measurement and "
+    "trains nothing twice."
+)
 EXAMPLES = """examples:
   python -m examples.ensemble                          scikit-learn's digits, some minutes
   python -m examples.ensemble --full --download        CIFAR-10; killed, it goes on where it was measured last
@@ -65,17 +71,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.ensemble",
-        description=(
-            "Ioffe & Szegedy 2015, Sec. 4.2.3: six networks on BN-x30, which differ in initial weights, dropout and in "
-            "what is normalized together, and the mean of their probabilities. Prints tables, writes results.json, "
-            "table.md and figure.png. Can be killed at any time; the same command goes on at the last measurement and "
-            "trains nothing twice."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("ensemble", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10")

@@ -12,8 +12,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
 from examples.errors import Refused
-from examples.options import add_dataset, add_out, by_dataset, check_every, joined, positive
+from examples.options import add_dataset, add_out, by_dataset, check_every, command_parser, joined, positive
 
+DESCRIPTION = (
+    "Ioffe & Szegedy 2015, Sec. 4.2.2: a small Inception without batch normalization, with it, and accelerated "
+    "by factors of 5 and 30; with ReLU and sigmoid. Prints the table of Fig. 3, writes results.json, table.md, "
+    "figure2.png and figure2_time.png. Can be killed at any time; the same command goes on at the last "
+    "measurement and trains nothing twice."
+)
 EXAMPLES = """examples:
   python -m examples.inception                          scikit-learn's digits, some minutes
   python -m examples.inception --full                   CIFAR-10, hours; killed, it goes on where it was measured last
@@ -84,17 +90,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.inception",
-        description=(
-            "Ioffe & Szegedy 2015, Sec. 4.2.2: a small Inception without batch normalization, with it, and accelerated "
-            "by factors of 5 and 30; with ReLU and sigmoid. Prints the table of Fig. 3, writes results.json, table.md, "
-            "figure2.png and figure2_time.png. Can be killed at any time; the same command goes on at the last "
-            "measurement and trains nothing twice."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("inception", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10 --search")

@@ -11,8 +11,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, by_dataset, joined, positive
+from examples.options import add_dataset, add_out, by_dataset, command_parser, joined, positive
 
+DESCRIPTION = (
+    "Ioffe & Szegedy 2015, abstract and Sec. 3.3: a small convolutional network without and with batch "
+    "normalization, trained from initial weights of many scales at many learning rates. Prints a table, writes "
+    "results.json, table.md and heatmaps.png. Can be killed at any time; the same command goes on and trains "
+    "nothing twice."
+)
 EXAMPLES = """examples:
   python -m examples.initialisation                        scikit-learn's digits, some minutes
   python -m examples.initialisation --full --download      CIFAR-10; killed, it goes on at the cell that it was at
@@ -71,17 +77,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.initialisation",
-        description=(
-            "Ioffe & Szegedy 2015, abstract and Sec. 3.3: a small convolutional network without and with batch "
-            "normalization, trained from initial weights of many scales at many learning rates. Prints a table, writes "
-            "results.json, table.md and heatmaps.png. Can be killed at any time; the same command goes on and trains "
-            "nothing twice."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("initialisation", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10")

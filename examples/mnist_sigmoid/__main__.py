@@ -10,7 +10,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, positive
+from examples.options import add_dataset, add_out, command_parser, positive
+
+DESCRIPTION = (
+    "Ioffe & Szegedy 2015, Sec. 4.1: a network of three layers of 100 sigmoids on binary images of digits, "
+    "trained with and without batch normalization. Prints a table, writes results.json and figure1.png. Can be "
+    "interrupted at any time; the same command goes on where it stopped."
+)
 
 #: The data sets, with the steps that each is trained for.
 STEPS = {"digits": 10_000, "mnist": 50_000, "fashion_mnist": 50_000}
@@ -55,14 +61,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.mnist_sigmoid",
-        description=(
-            "Ioffe & Szegedy 2015, Sec. 4.1: a network of three layers of 100 sigmoids on binary images of digits, "
-            "trained with and without batch normalization. Prints a table, writes results.json and figure1.png. Can be "
-            "interrupted at any time; the same command goes on where it stopped."
-        ),
-    )
+    parser = command_parser("mnist_sigmoid", DESCRIPTION)
     add = parser.add_argument
     add_dataset(parser, STEPS)
     steps = ", ".join(f"{number:,} for {name}" for name, number in STEPS.items())

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from examples.errors import Refused
 from examples.multi_replica.options import add_training_options, training_options
 from examples.multi_worker.cluster import Cluster, how_it_ended
 from examples.options import positive
@@ -34,14 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import numpy as np
 
-        from examples.mnist_sigmoid.data import DatasetMissing, load
+        from examples.mnist_sigmoid.data import load
         from examples.multi_replica.compare import Training, table
 
         load(options.dataset, getattr(options, "data_dir", None))
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
-    except DatasetMissing as error:
+    except Refused as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -10,17 +10,16 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, positive
+from examples.options import add_dataset, add_out, command_parser, positive
+
+DESCRIPTION = (
+    "Trains a small network with batch normalization, estimates its population statistics, folds them into the "
+    "convolutions, and exports it. Prints accuracy and latency of each stage; the files stay in --out."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.serve",
-        description=(
-            "Trains a small network with batch normalization, estimates its population statistics, folds them into the "
-            "convolutions, and exports it. Prints accuracy and latency of each stage; the files stay in --out."
-        ),
-    )
+    parser = command_parser("serve", DESCRIPTION)
     add_dataset(parser, ("digits", "mnist", "cifar10"))
     add = parser.add_argument
     add("--epochs", type=positive(int), default=3, help="of training (default: %(default)s)")

@@ -12,10 +12,17 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, by_dataset, check_every, joined, positive
+from examples.options import add_dataset, add_out, by_dataset, check_every, command_parser, joined, positive
 from examples.understanding.depth import depth
 
 PARTS = ("rates", "depth", "step_size", "divergence")
+DESCRIPTION = (
+    "Bjorck et al. 2018: a ResNet with batch normalization, without, and with it on the last layer alone. "
+    "rates: accuracy at several learning rates. depth: the largest stable rate. step_size: the loss after one "
+    "step along the gradient. divergence: moments by layer in a step that diverges. Prints tables, writes a "
+    "JSON file for each, table.md and figures. Can be killed at any time; the same command goes on and trains "
+    "nothing twice."
+)
 EXAMPLES = """examples:
   python -m examples.understanding                                scikit-learn's digits, some minutes
   python -m examples.understanding --full                         CIFAR-10, about half an hour on two cores
@@ -120,18 +127,7 @@ def _results(options: argparse.Namespace, normalized: tuple[str, ...]) -> dict[s
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.understanding",
-        description=(
-            "Bjorck et al. 2018: a ResNet with batch normalization, without, and with it on the last layer alone. "
-            "rates: accuracy at several learning rates. depth: the largest stable rate. step_size: the loss after one "
-            "step along the gradient. divergence: moments by layer in a step that diverges. Prints tables, writes a "
-            "JSON file for each, table.md and figures. Can be killed at any time; the same command goes on and trains "
-            "nothing twice."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("understanding", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10")

@@ -10,9 +10,16 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from examples import command
-from examples.options import add_dataset, add_out, by_dataset, positive
+from examples.options import add_dataset, add_out, by_dataset, command_parser, positive
 from examples.understanding.depth import depth
 
+DESCRIPTION = (
+    "What Bjorck et al. (2018) say of a ResNet before it is trained, with batch normalization, without, and "
+    "with it on the last layer alone: moments by depth, gradients, singular values; and whether layer "
+    "Jacobians have singular values near 1 (Ioffe & Szegedy 2015, Sec. 3.3). Nothing is trained. Writes "
+    "initialisation.json, initial_table.md and initial_*.png. Can be killed at any time; the same command goes "
+    "on and measures nothing twice."
+)
 EXAMPLES = """examples:
   python -m examples.understanding.initialisation             scikit-learn's digits, ResNet-56, some minutes
   python -m examples.understanding.initialisation --full      CIFAR-10, ResNet-110; killed, it goes on where it was
@@ -91,18 +98,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, out: Path
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.understanding.initialisation",
-        description=(
-            "What Bjorck et al. (2018) say of a ResNet before it is trained, with batch normalization, without, and "
-            "with it on the last layer alone: moments by depth, gradients, singular values; and whether layer "
-            "Jacobians have singular values near 1 (Ioffe & Szegedy 2015, Sec. 3.3). Nothing is trained. Writes "
-            "initialisation.json, initial_table.md and initial_*.png. Can be killed at any time; the same command goes "
-            "on and measures nothing twice."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("understanding.initialisation", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10")

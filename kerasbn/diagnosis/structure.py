@@ -7,19 +7,10 @@ import keras
 import numpy as np
 
 from kerasbn.diagnosis.finding import Finding
+from kerasbn.layer_kinds import DROPOUT
 from kerasbn.transforms.batch_normalization import LINEAR, is_nonlinear, rearranges
 from kerasbn.transforms.clone import inner_layer
 from kerasbn.transforms.flow import Call, by_operation, followers, trace
-
-#: Layers whose noise in training has another variance in inference.
-DROPOUTS = (
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
 
 
 def check(model: Any) -> Iterator[Finding]:
@@ -95,7 +86,7 @@ def _is_nonlinear(operation: Any) -> bool:
 
 
 def _drops(operation: Any) -> bool:
-    return isinstance(operation, DROPOUTS) and operation.rate > 0
+    return isinstance(operation, DROPOUT) and operation.rate > 0
 
 
 def _linear_or_rearranges(operation: Any) -> bool:

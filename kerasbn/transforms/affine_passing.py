@@ -5,57 +5,29 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn.layer_kinds import (
+    AVERAGE_POOLING,
+    CROPPING,
+    GLOBAL_AVERAGE_POOLING,
+    GLOBAL_MAX_POOLING,
+    MAX_POOLING,
+    NOISE,
+    UPSAMPLING,
+    ZERO_PADDING,
+)
 from kerasbn.transforms.affine_map import AffineMap, Refused
 
 #: What gives its values on as they are, in inference.
-UNCHANGED = {
-    keras.layers.ActivityRegularization,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-}
+UNCHANGED = {keras.layers.ActivityRegularization, keras.layers.Identity, *NOISE}
 
-#: What gives means of values of a channel, weighted with a sum of 1, or some of them. `AveragePooling*` does not count
-#: what it pads with.
-AVERAGING = {
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-    keras.layers.UpSampling3D,
-}
+#: What gives means of values of a channel, weighted with a sum of 1, or some of them.
+AVERAGING = {*AVERAGE_POOLING, *CROPPING, *UPSAMPLING}
 
-#: What gives the largest of some values of a channel: it passes if no factor turns it into the smallest. `MaxPooling*`
-#: does not count what it pads with.
-MAXIMA = {
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-}
+#: What gives the largest of some values of a channel: it passes if no factor turns it into the smallest.
+MAXIMA = {*MAX_POOLING, *GLOBAL_MAX_POOLING}
 
-#: What gives one value a channel, in tensors of another rank unless `keepdims`.
-GLOBAL = {
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-}
-
-PADDING = {keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D}
+GLOBAL = {*GLOBAL_AVERAGE_POOLING, *GLOBAL_MAX_POOLING}
+PADDING = {*ZERO_PADDING}
 
 #: Interpolations whose weights sum to 1 at the border, too.
 INTERPOLATIONS = ("nearest", "bilinear")

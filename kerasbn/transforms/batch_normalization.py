@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from kerasbn import layer_kinds
 from kerasbn.layers import arguments
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.transforms.clone import activation_layer, clone, free_name, inner_layer
@@ -55,34 +56,14 @@ BETWEEN = (
     keras.layers.Concatenate,
     keras.layers.Maximum,
     keras.layers.Subtract,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-    keras.layers.UpSampling3D,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
+    *layer_kinds.NOISE,
+    *layer_kinds.AVERAGE_POOLING,
+    *layer_kinds.GLOBAL_AVERAGE_POOLING,
+    *layer_kinds.GLOBAL_MAX_POOLING,
+    *layer_kinds.MAX_POOLING,
+    *layer_kinds.CROPPING,
+    *layer_kinds.UPSAMPLING,
+    *layer_kinds.ZERO_PADDING,
 )
 BETWEEN_OPERATIONS = {"Add", "AveragePool", "Concatenate", "MaxPool", "Maximum", "Pad", "Subtract"}
 
