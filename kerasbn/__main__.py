@@ -16,7 +16,8 @@ EXAMPLES = """examples:
   python -m kerasbn convert model.keras --out synchronized.keras --synchronized
   python -m kerasbn convert model.keras --out plain.keras --to-keras
 
-exit status: 0 if all went well; 1 if diagnose found a warning or an error; 2 for what cannot be done
+exit status: 0 if all went well; 1 if diagnose found a warning or an error; 2 for what cannot be done; 130
+after an interrupt
 """
 DATA = "arrays: a .npy file, or .npz with `x`, with one array, or with one for each of the model's inputs by its name"
 
@@ -42,8 +43,8 @@ def _run(options: argparse.Namespace) -> int:
     import kerasbn
 
     try:
-        if options.out is not None and options.out.exists() and not options.overwrite:
-            raise CannotDo(f"{options.out} exists. Nothing was changed. Name another file, or give --overwrite.")
+        if options.out is not None:
+            _check_out(options.out, options.overwrite)
         model = _load(options.model, keras)
         if options.command == "diagnose":
             return _diagnose(kerasbn, model, options)
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     command("fold", "make the inference network: normalizations go into the weights of their neighbours")
     convert = command("convert", "make every batch normalization of Keras one of kerasbn, or back")
     convert.add_argument("--to-keras", action="store_true", help="the other way, for machines without kerasbn")
+    convert.add_argument(
+        "--inference-only", action="store_true", help="with --to-keras: leave out options that matter in training only"
+    )
     convert.add_argument("--synchronized", action="store_true", help="moments over all replicas")
     convert.add_argument("--virtual-batch-size", type=int, help="samples that are normalized together")
     convert.add_argument("--momentum", type=float, help="of the moving statistics")
@@ -120,10 +124,16 @@ def _load(path: Path, keras: Any) -> Any:
     return model
 
 
-def _save(model: Any, path: Path) -> None:
-    """Writes all or nothing."""
+def _check_out(path: Path, overwrite: bool) -> None:
+    """What is known of `--out` before the work."""
     if path.suffix != ".keras":
         raise CannotDo(f"--out must be a .keras file. Received: {path}.")
+    if path.exists() and not overwrite:
+        raise CannotDo(f"{path} exists. Nothing was changed. Name another file, or give --overwrite.")
+
+
+def _save(model: Any, path: Path) -> None:
+    """Writes all or nothing."""
     from kerasbn.files import whole
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +199,9 @@ def _changed(kerasbn: Any, model: Any, options: argparse.Namespace) -> tuple[Any
     if options.to_keras:
         if settings:
             raise CannotDo(f"--to-keras takes no settings. Received: {', '.join(settings)}.")
-        return kerasbn.to_keras(model, changes=changes), changes
+        return kerasbn.to_keras(model, inference_only=options.inference_only, changes=changes), changes
+    if options.inference_only:
+        raise CannotDo("--inference-only is of --to-keras, which was not asked for.")
     return kerasbn.convert(model, changes=changes, **settings), changes
 
 

@@ -1,5 +1,6 @@
 """All seven changes of Sec. 4.2.1 of Ioffe & Szegedy (2015) in one call."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -132,8 +133,8 @@ def accelerate(
         where: Where `BatchNorm` goes; see `kerasbn.batch_normalize`. `None`: nowhere, as the model has it.
         dropout: Float in [0, 1], what rates are lowered to (5 % and 10 % in the paper's ensemble), or `None` to leave
             them alone.
-        weight_decay: Float, not negative, or `None` to leave it alone.
-        photometric_distortions: Float, not negative, or `None` to leave them alone.
+        weight_decay: Float, not negative, what it is multiplied by, or `None` to leave it alone.
+        photometric_distortions: Float in [0, 1], what they are multiplied by, or `None` to leave them alone.
         remove_lrn: Whether local response normalization is removed.
         shuffle: Whether `data` are shuffled.
         seed: Of that shuffling.
@@ -173,6 +174,18 @@ def accelerate(
         raise ValueError(
             "Argument `model` must be compiled: its optimizer has the learning rate that is raised. "
             f"Received: {model.name!r}, which is not. Call model.compile(...) first."
+        )
+    for name, value, highest in (
+        ("dropout", dropout, 1),
+        ("weight_decay", weight_decay, math.inf),
+        ("photometric_distortions", photometric_distortions, 1),
+    ):
+        if value is not None:
+            number(name, value, 0, highest)
+    if where is None and layer_arguments:
+        raise ValueError(
+            "Arguments of `BatchNorm` must be left out if `where` is None, which puts none into the model. "
+            f"Received: {', '.join(f'{name}={value!r}' for name, value in layer_arguments.items())}."
         )
     changes: dict[str, list[Change] | None] = dict.fromkeys(
         (
@@ -215,11 +228,11 @@ def accelerate(
             if schedule:
                 decays.append(Change("optimizer", type(schedule).__name__, "x 1", f"x {decay_speedup:g}"))
     if dropout is not None:
-        lowest, found = number("dropout", dropout, 0, 1), begin("dropout")
+        found = begin("dropout")
         for rate in dropout_rates(model):
-            if rate.value > lowest:
-                found.append(Change(rate.layer.name, rate.attribute, rate.value, lowest))
-        callbacks.append(DropoutRemoval(to=lowest))
+            if rate.value > dropout:
+                found.append(Change(rate.layer.name, rate.attribute, rate.value, dropout))
+        callbacks.append(DropoutRemoval(to=dropout))
     if shuffle:
         found = begin("shuffling")
         if data is not None:

@@ -1,11 +1,12 @@
 """Checks of arguments that are needed outside of the layers; those of the layers are in `layers/arguments.py`."""
 
-import operator
+__all__ = ["a_model", "built", "count", "positive"]
+
 from typing import Any
 
 import keras
 
-from kerasbn.layers.arguments import number
+from kerasbn.layers.arguments import count, number
 
 
 def positive(name: str, value: Any) -> float:
@@ -16,17 +17,6 @@ def positive(name: str, value: Any) -> float:
         parsed = 0.0
     if not 0 < parsed < float("inf"):
         raise ValueError(f"Argument `{name}` must be a finite number above 0. Received: {name}={value!r}.")
-    return parsed
-
-
-def count(name: str, value: Any, lowest: int) -> int:
-    """`value` as an integer from `lowest` on."""
-    try:
-        parsed = operator.index(value)
-    except TypeError:
-        parsed = lowest - 1
-    if parsed < lowest or isinstance(value, bool):
-        raise ValueError(f"Argument `{name}` must be an integer not below {lowest}. Received: {name}={value!r}.")
     return parsed
 
 

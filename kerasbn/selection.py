@@ -8,7 +8,7 @@ import keras
 from kerasbn.arguments import a_model
 
 #: `None` for all; a name or several; or a function of a layer that says whether it is meant. A layer stands for all in
-#: it.
+#: it, also a nested model; the model itself is not asked for.
 Selection = str | Sequence[str] | Callable[[keras.Layer], bool] | None
 
 
@@ -17,7 +17,12 @@ def layers_in(root: keras.Layer, layers: Selection = None) -> Iterator[tuple[ker
 
     Each comes once, but one that is shared may come twice: on a way through a layer that is meant, and on another.
     """
-    return _layers_in(root, _predicate(layers), False, set())
+    meant = _predicate(layers)
+
+    def asked(layer: keras.Layer) -> bool:
+        return meant(layer) and not (layer is root and isinstance(root, keras.Model))
+
+    return _layers_in(root, asked, False, set())
 
 
 def check_names(layers: Selection, there: Iterable[str], kind: str, of_kind: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ class Snapshot:
 
     def non_finite(self) -> int:
         """How many of the numbers held are NaN or infinite."""
-        numbers = [value for value in self._values if np.issubdtype(value.dtype, np.inexact)]
+        numbers = [value for value in self._values if value.dtype.kind not in "iub"]  # bfloat16 is of kind "V"
         return sum(int(value.size - np.count_nonzero(np.isfinite(value))) for value in numbers)
 
 

@@ -181,3 +181,19 @@ def test_summary_compares_each_seed_with_itself(tmp_path):
     found = results.summary()["accelerated"]
     assert found["times_fewer_steps"]["mean"] == 3 and found["times_less_time"]["mean"] == 1.5
     assert found["reached"] == [1, 2] and found["best_accuracy"]["mean"] == 0.85
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"photometric_distortions": 2}, "`photometric_distortions` must be a number from 0 to 1.*=2"),
+        ({"weight_decay": -1}, "`weight_decay` must be a number not below 0.*=-1"),
+        ({"dropout": 1.5}, "`dropout` must be a number from 0 to 1.*=1.5"),
+        ({"where": None, "dropuot": 0.1}, "`where` is None.*dropuot=0.1"),
+    ],
+)
+def test_arguments_are_called_by_their_own_names(arguments, message):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "relu")])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=message):
+        kerasbn.accelerate(model, **arguments)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasbn import BatchNorm
+from kerasbn import BatchNorm, callbacks, find_learning_rate
 from kerasbn.layers.batch_norm import FUSED_ACTIVATIONS
 from tests.cases import MODES, in_mode, train
 
@@ -97,3 +97,24 @@ def test_half_precision_is_rounded_once():
 def test_unknown():
     with pytest.raises(ValueError, match="reluu"):
         BatchNorm(activation="reluu")
+
+
+def test_a_layer_with_weights_is_built_with_the_model(tmp_path):
+    """Keras knows the output's shape without a call: a file is loaded and an optimizer built before there was one."""
+
+    def made():
+        layers = [keras.layers.Dense(3), BatchNorm(activation=keras.layers.PReLU("he_normal"), name="bn")]
+        return keras.Sequential([keras.Input((4,)), *layers])
+
+    model = made()
+    names = [weight.path.split("/")[-1] for weight in model.get_layer("bn").weights]
+    assert names == ["gamma", "beta", "moving_mean", "moving_variance", "alpha"] and len(model.weights) == 7
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded = made()
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    model.compile("sgd", "mse")
+    callback = callbacks.LearningRateAcceleration(1.0, on_divergence="backoff")
+    model.fit(x, x[:, :3], verbose=0, callbacks=[callback])
+    find_learning_rate(model, (x, x[:, :3]), rates=5)

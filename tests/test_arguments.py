@@ -32,6 +32,8 @@ X = np.ones((4, 5, 3), "float32")
         ({"renorm": True, "renorm_clipping": {"max": 1}}, ValueError, ["`renorm_clipping`", "{'max': 1}", "rmax"]),
         ({"renorm": True, "renorm_clipping": {"rmax": 1, "rmin": 2}}, ValueError, ["rmax", "rmax=1", "rmin=2"]),
         ({"renorm": True, "renorm_clipping": {"dmax": -3}}, ValueError, ["dmax", "dmax=-3"]),
+        ({"renorm": True, "renorm_clipping": {"rmax": "3.x"}}, ValueError, ["`renorm_clipping['rmax']`", "'3.x'"]),
+        ({"renorm": True, "renorm_clipping": {"dmax": float("nan")}}, ValueError, ["`renorm_clipping['dmax']`", "nan"]),
         ({"momentun": 0.9}, ValueError, ["momentun"]),
     ],
     ids=str,

@@ -97,6 +97,7 @@ def test_what_cannot_be_done(model, data, tmp_path, capsys):
         (["fold", str(model), "--out", str(tmp_path / "out.h5")], "--out must be a .keras file"),
         (["convert", str(model), *out, "--to-keras", "--momentum", "0.5"], "--to-keras takes no settings"),
         (["convert", str(model), *out, "--momentum", "2"], "`momentum`"),
+        (["convert", str(model), *out, "--inference-only"], "--inference-only is of --to-keras"),
         (["recalibrate", str(model), "--data", str(tmp_path / "pickled.npy"), *out], "cannot be read as arrays"),
         (["recalibrate", str(model), "--data", str(tmp_path / "others.npz"), *out], "must have an array `x`"),
         (["recalibrate", str(model), "--data", str(data), "--steps", "0", *out], "`steps`"),
@@ -116,3 +117,18 @@ def test_as_a_command():
         env=os.environ,
     )
     assert done.returncode == 0 and "diagnose" in done.stdout and "exit status" in done.stdout
+
+
+def test_where_to_write_is_asked_before_the_work(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(kerasbn, "recalibrate", lambda *_, **__: pytest.fail("it worked for nothing"))
+    assert main(["recalibrate", str(model), "--data", str(data), "--out", str(tmp_path / "out.h5")]) == 2
+
+
+def test_to_keras_for_inference_only(model, tmp_path, capsys):
+    ours, theirs = tmp_path / "ours.keras", tmp_path / "theirs.keras"
+    assert main(["convert", str(model), "--out", str(ours), "--virtual-batch-size", "8"]) == 0
+    assert main(["convert", str(ours), "--out", str(theirs), "--to-keras"]) == 2
+    assert "inference_only" in capsys.readouterr().err and not theirs.exists()
+    assert main(["convert", str(ours), "--out", str(theirs), "--to-keras", "--inference-only"]) == 0
+    loaded = keras.saving.load_model(theirs)
+    assert type(loaded.get_layer("bn")) is keras.layers.BatchNormalization

@@ -9,6 +9,7 @@ from keras.optimizers import SGD, Adam, schedules
 
 from kerasbn.callbacks import LearningRateAcceleration
 from kerasbn.schedules import Accelerated, accelerated_epochs
+from kerasbn.snapshot import Snapshot
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 6)).astype("float32")
@@ -478,3 +479,9 @@ def test_an_accelerated_schedule_is_not_accelerated_again():
     model, expected = built(SGD(Accelerated(decaying(), 2.0, 3.0))), built(SGD(Accelerated(decaying(), FACTOR, 6.0)))
     assert fitted(model, LearningRateAcceleration(FACTOR, 6.0))["loss"] == fitted(expected)["loss"]
     assert float(model.optimizer.learning_rate) == float(Accelerated(decaying(), 2.0, 3.0)(12))
+
+
+def test_weights_in_bfloat16_that_are_not_finite_are_found():
+    variable = keras.Variable([1.0, float("nan"), float("inf")], dtype="bfloat16")
+    numbers = keras.Variable([1, 2], dtype="int32")
+    assert Snapshot([variable, numbers], tf.distribute.get_strategy()).non_finite() == 2

@@ -107,3 +107,12 @@ def test_arguments(settings, parts):
 def test_axis_out_of_range():
     with pytest.raises(ValueError, match="axis=4"):
         LocalResponseNormalization(axis=4)(np.ones((2, 3), "float32"))
+
+
+def test_inputs():
+    layer = LocalResponseNormalization()
+    np.testing.assert_allclose(layer(np.array([[1, 2]])), layer(np.array([[1.0, 2.0]], "float32")))
+    with pytest.raises(ValueError, match=r"must be a dense tensor.*SparseTensor"):
+        layer(tf.sparse.from_dense(np.eye(3, dtype="float32")))
+    with pytest.raises(ValueError, match="The layer needs an input of rank 2"):
+        layer(np.ones(3, "float32"))

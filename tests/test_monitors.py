@@ -1,6 +1,7 @@
 """`kerasbn.monitors`: against distributions whose distance is known, and that nothing of a training is changed."""
 
 import csv
+import inspect
 import itertools
 import math
 
@@ -91,8 +92,16 @@ def test_wasserstein_is_that_of_scipy(n, m, seed):
 
 @pytest.mark.parametrize("distance", [monitors.wasserstein, monitors.histogram_kl, monitors.covariate_shift])
 def test_samples_of_other_channels_are_refused(distance):
-    with pytest.raises(ValueError, match=r"same channels.*\(4, 2\) and \(4, 3\)"):
+    names = list(inspect.signature(distance).parameters)[:2]
+    with pytest.raises(ValueError, match=rf"`{names[0]}` and `{names[1]}`.*same channels.*\(4, 2\) and \(4, 3\)"):
         distance(np.zeros((4, 2)), np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("distance", [monitors.histogram_kl, monitors.covariate_shift])
+@pytest.mark.parametrize("bins", [0, 1, -5, 2.5])
+def test_bins_are_a_number_above_one(distance, bins):
+    with pytest.raises(ValueError, match=f"`bins` must be an integer not below 2.*={bins}"):
+        distance(np.zeros((4, 2)), np.zeros((4, 2)), bins=bins)
 
 
 @given(st.floats(-5, 5), st.floats(0.2, 5), st.floats(1e-3, 1e3))

@@ -205,3 +205,26 @@ def test_on_two_replicas(strategy):
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         PopulationStatistics(X, **arguments)
+
+
+@pytest.mark.parametrize("another", ["model", "weights"])
+def test_a_second_fit_keeps_what_was_loaded_or_recalibrated_before_it(another):
+    first = model_with()
+    callback = PopulationStatistics(X)
+    fit(first, callback, validate=False)
+    wanted = statistics(first)
+    np.testing.assert_allclose(wanted, population(first), rtol=1e-4)
+    if another == "model":
+        fit(model_with(), callback, validate=False)
+        np.testing.assert_array_equal(statistics(first), wanted)
+        return
+    first.layers[0].kernel.assign(2 * first.layers[0].kernel)
+    first.get_layer("bn").moving_mean.assign([77.0] * 6)
+    seen = []
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(float(first.get_layer("bn").moving_mean[0]))
+
+    fit(first, callback, Begin(), epochs=1, validate=False)
+    assert seen[0] == 77

@@ -18,6 +18,7 @@ keras_tuner = pytest.importorskip("keras_tuner")
 pytest.importorskip("tensorboard")
 
 from kerasbn import tuner  # noqa: E402
+from kerasbn.tuner import tuners  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
@@ -350,3 +351,14 @@ def test_only_the_tuner_needs_keras_tuner():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "fine\n" and done.returncode == 1
     assert 'pip install "kerasbn[tuning]"' in done.stderr
+
+
+def test_metrics_that_are_arrays():
+    """One number a class: finite or not, but no curve."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+    x, y = np.ones((8, 3), "float32"), np.eye(2, dtype="float32")[[0, 1] * 4]
+    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[tuner.StopOnDivergence()])
+    assert history.history["diverged"] == [0, 0] and np.shape(history.history["f1_score"]) == (2, 2)
+    curve = tuners._curve(history, "loss")
+    assert set(curve) == {"loss", "steps", "diverged"} and curve["loss"] == history.history["loss"]

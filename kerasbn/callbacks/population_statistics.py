@@ -89,6 +89,16 @@ class PopulationStatistics(keras.callbacks.Callback):
         self._moving: Snapshot | None = None
         self._due = False
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Forgets the moving averages of another model, or of weights that were exchanged since the last training.
+
+        They stay for the weights that they belong to: `SwapEMAWeights(swap_on_epoch=True)` leaves its own in the model
+        when `fit` ends, and takes them out when the next one begins.
+        """
+        same = self._recalibrator is not None and self._recalibrator.model is self.model
+        if self._moving and not (same and not self._exchanged()):
+            self._moving = None
+
     def on_test_begin(self, logs: Any = None) -> None:
         """Waits for the first batch: others may still exchange the weights."""
         self._due = self.when == "validation"
@@ -135,9 +145,12 @@ class PopulationStatistics(keras.callbacks.Callback):
         self._weights, self._moving = self._now(), moving
 
     def _put_back_if_exchanged(self) -> None:
-        if self._moving and not all(map(np.array_equal, self._weights, self._now())):
+        if self._moving and self._exchanged():
             self._moving.restore()
             self._moving = None
+
+    def _exchanged(self) -> bool:
+        return not all(map(np.array_equal, self._weights, self._now()))
 
     def _now(self) -> list[np.ndarray]:
         return [weight.numpy() for weight in self.model.trainable_variables]

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasbn.arguments import positive
 from kerasbn.divergence import loss_in
@@ -39,6 +40,7 @@ class StopOnDivergence(keras.callbacks.Callback):
     Example:
     >>> import numpy as np
     >>> import keras
+    import numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
     >>> model.compile(keras.optimizers.SGD(1e9), "mse")
     >>> x = y = np.ones((64, 1))
@@ -86,7 +88,7 @@ class StopOnDivergence(keras.callbacks.Callback):
         """Looks at all that is reported, and reports: the last step of an epoch shows in the validation only."""
         if logs is None:
             return
-        if not all(math.isfinite(value) for value in logs.values()):
+        if not all(np.all(np.isfinite(value)) for value in logs.values()):  # some metrics are arrays
             self._stop()
         logs["steps"], logs["diverged"] = self.steps, float(self.diverged)
 

@@ -1,5 +1,6 @@
 """What a normalization layer checks of its arguments: each error names the argument, what is allowed and what came."""
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,13 +21,14 @@ def one_of(name: str, value: T, allowed: Sequence[T]) -> T:
 
 def number(name: str, value: Any, lowest: float, highest: float = float("inf")) -> float:
     """`value` as a float from `lowest` to `highest`."""
-    allowed = f"not below {lowest:g}" if highest == float("inf") else f"from {lowest:g} to {highest:g}"
+    allowed = f" not below {lowest:g}" if highest == math.inf else f" from {lowest:g} to {highest:g}"
     try:
         parsed = float(value)
     except (TypeError, ValueError):
-        parsed = float("nan")
+        parsed = math.nan
     if not lowest <= parsed <= highest:
-        raise ValueError(f"Argument `{name}` must be a number {allowed}. Received: {name}={value!r}.")
+        allowed = "" if lowest == -math.inf else allowed
+        raise ValueError(f"Argument `{name}` must be a number{allowed}. Received: {name}={value!r}.")
     return parsed
 
 
@@ -55,7 +57,8 @@ def parse_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
         raise ValueError(
             f"Received invalid keys for `renorm_clipping` argument: {clipping}. Supported values: {list(keys)}."
         )
-    bounds = {key: value for key, value in (clipping or {}).items() if value is not None}
+    given = {key: value for key, value in (clipping or {}).items() if value is not None}
+    bounds = {key: number(f"renorm_clipping[{key!r}]", value, -math.inf) for key, value in given.items()}
     if bounds.get("rmin", 0) > bounds.get("rmax", float("inf")):
         raise ValueError(
             "rmax should be greater than rmin in the `renorm_clipping` argument. "
@@ -134,7 +137,7 @@ def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -
     named = [axis] if isinstance(axis, int) else list(axis)
     if rank < 2:
         raise ValueError(
-            "BatchNorm needs an input of rank 2 or more, `(batch, ..., channels)`, to have something to average over. "
+            "The layer needs an input of rank 2 or more, `(batch, ..., channels)`, to have something to average over. "
             f"Received: input_shape={tuple(input_shape)}. Add a batch axis, as in `x[tf.newaxis]`."
         )
     for a in named:

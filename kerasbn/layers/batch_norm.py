@@ -228,6 +228,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             self.renorm_stddev = statistic("renorm_stddev", stddev_initializer)
         if self.momentum is None:
             self.moving_count = statistic("moving_count", "zeros", dtype="int64")
+        # Keras knows the shape of the output without a call, so nobody else would build it before the first one.
+        if isinstance(self.activation, keras.layers.Layer) and not self.activation.built:
+            self.activation.build(input_shape)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         """The shape of the input. Raises ValueError if `axis` does not fit it."""

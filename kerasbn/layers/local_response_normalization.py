@@ -87,7 +87,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs: Any) -> tf.Tensor:
         """Normalizes `inputs`; see the class."""
-        x = tf.convert_to_tensor(inputs)
+        x = arguments.parse_inputs(inputs, self.compute_dtype)
         rank = len(x.shape)
         (axis,) = arguments.resolve_axis(self.axis, x.shape)
         square = tf.square(tf.cast(x, keras.backend.result_type(x.dtype, "float32")))

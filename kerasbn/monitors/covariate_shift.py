@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kerasbn.arguments import count
-from kerasbn.monitors.distributions import gaussian_kl, histogram_kl, wasserstein
+from kerasbn.monitors.distributions import gaussian_kl, histogram_kl, samples, wasserstein
 from kerasbn.monitors.monitor import Monitor
 from kerasbn.monitors.probe import Layers, Probe, channels
 
@@ -57,7 +57,8 @@ def covariate_shift(before: Any, now: Any, bins: int = 32) -> dict[str, np.ndarr
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 2, "the change in the
         distribution of network activations due to the change in network parameters during training".
     """
-    distance, before, now = wasserstein(before, now), np.asarray(before, "float64"), np.asarray(now, "float64")
+    before, now = samples(before, now, names=("before", "now"))
+    distance = wasserstein(before, now)
     mean, deviation, mean_now, deviation_now = before.mean(0), before.std(0), now.mean(0), now.std(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = {

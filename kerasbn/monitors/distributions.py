@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasbn.arguments import count
 from kerasbn.arrays import is_real
 
 
@@ -67,7 +68,7 @@ def histogram_kl(p: Any, q: Any, bins: int = 32) -> np.ndarray:
         Array ``[channels]``, float64; NaN where a value is.
 
     Raises:
-        ValueError: If the samples have not the same channels, or are not numbers.
+        ValueError: If the samples have not the same channels, or are not numbers; if `bins` is out of its range.
 
     Example:
     >>> x = np.linspace(0.0, 1.0, 1000)[:, None]
@@ -77,7 +78,8 @@ def histogram_kl(p: Any, q: Any, bins: int = 32) -> np.ndarray:
     Reference:
         S. Kullback & R. A. Leibler, On Information and Sufficiency, 1951.
     """
-    p, q = _samples(p, q)
+    p, q = samples(p, q)
+    count("bins", bins, 2)
     edges = np.quantile(np.concatenate([p, q]), np.linspace(0, 1, bins + 1)[1:-1], axis=0)
 
     def counts(values: np.ndarray) -> np.ndarray:
@@ -112,22 +114,32 @@ def wasserstein(p: Any, q: Any) -> np.ndarray:
     array([2.])
 
     Reference:
-        L. V. Kantorovich, 1942; `scipy.stats.wasserstein_distance`, which is used for samples of two sizes.
+        L. V. Kantorovich, On the Translocation of Masses, 1942.
     """
-    p, q = _samples(p, q)
+    p, q = samples(p, q)
     if len(p) == len(q):
         return np.mean(np.abs(np.sort(p, 0) - np.sort(q, 0)), 0)
-    from scipy import stats
-
-    return np.array([stats.wasserstein_distance(a, b) for a, b in zip(p.T, q.T, strict=True)])
+    return np.array([_between_distributions(a, b) for a, b in zip(p.T, q.T, strict=True)])
 
 
-def _samples(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
-    p, q = _numbers("p", p), _numbers("q", q)
+def _between_distributions(p: np.ndarray, q: np.ndarray) -> float:
+    """The area between the distribution functions of two samples, which are constant between neighboring values."""
+    values = np.sort(np.concatenate([p, q]))
+    below_p, below_q = (np.searchsorted(np.sort(each), values[:-1], side="right") / len(each) for each in (p, q))
+    return float(np.sum(np.abs(below_p - below_q) * np.diff(values)))
+
+
+def samples(p: Any, q: Any, names: tuple[str, str] = ("p", "q")) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float64; what the arguments are called is for errors.
+
+    Raises:
+        ValueError: If they have not the same channels, or are not numbers.
+    """
+    p, q = _numbers(names[0], p), _numbers(names[1], q)
     if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[1] or not len(p) or not len(q):
         raise ValueError(
-            "Arguments `p` and `q` must be samples of the same channels, [n, channels] and [m, channels]. "
-            f"Received: shapes {p.shape} and {q.shape}."
+            f"Arguments `{names[0]}` and `{names[1]}` must be samples of the same channels, [n, channels] and "
+            f"[m, channels]. Received: shapes {p.shape} and {q.shape}."
         )
     return p, q
 

@@ -89,9 +89,9 @@ def convert(
         if id(operation) not in meant:
             names = {layer.name for layer, _ in layers_in(operation) if id(layer) in meant}
             new = _with_inner(operation, where, names, ours)
-            _check_class(new, names, where, (BatchNorm,), "cannot be converted")
+            _check_class(new, names, where, (BatchNorm,))
             return [new]
-        _check_class(operation, {operation.name}, where, (KERAS, BatchNorm), "cannot be converted")
+        _check_class(operation, {operation.name}, where, (KERAS, BatchNorm))
         more = {}
         if id(operation) in fusion.activations:
             more["activation"] = fusion.activations[id(operation)]
@@ -156,7 +156,8 @@ def to_keras(model: keras.Model, *, inference_only: bool = False, changes: list[
             chain = [theirs(config, BatchNorm, where)]
             if operation.activation is not keras.activations.linear:
                 chain.append(activation_layer(operation, free_name(f"{operation.name}_activation", names)))
-                found.append(Change(where, "activation", operation.activation, f"layer {chain[-1].name}"))
+                shown = getattr(operation.activation, "__name__", operation.activation)
+                found.append(Change(where, "activation", shown, f"layer {chain[-1].name}"))
             return chain
         new = _with_inner(operation, where, {layer.name for layer, _ in layers_in(operation)}, theirs)
         for layer, _ in layers_in(new):
@@ -196,7 +197,7 @@ def _with_inner(operation: Any, where: str, names: set[str], make: Make) -> Any:
     return clone(operation, replaced(operation.get_config(), replace))
 
 
-def _check_class(operation: Any, names: set[str], where: str, allowed: tuple[type, ...], problem: str) -> None:
+def _check_class(operation: Any, names: set[str], where: str, allowed: tuple[type, ...]) -> None:
     """Raises ValueError if one of the normalizations in `operation` that have these names is of another class."""
     for layer, _ in layers_in(operation):
         if isinstance(layer, KERAS) and layer.name in names and type(layer) not in allowed:
@@ -211,8 +212,9 @@ def _check_class(operation: Any, names: set[str], where: str, allowed: tuple[typ
                     "class does would be lost. Derive it from kerasbn.BatchNorm"
                 )
             raise ValueError(
-                f"The normalization {layer.name!r} {problem}: it {why}; or leave it out, as in "
-                f"layers=lambda layer: layer.name != {layer.name!r}."
+                f"The normalization {layer.name!r} cannot be converted: it {why}; or leave it out, as in "
+                "layers=lambda layer: isinstance(layer, keras.layers.BatchNormalization) and "
+                f"layer.name != {layer.name!r}."
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn.arguments import built
 from kerasbn.layers.arguments import number
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.selection import batch_norms
@@ -69,6 +70,7 @@ def from_torch_state(
     Reference:
         PyTorch, torch.nn.BatchNorm2d, https://pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
     """
+    built(model)
     epsilon = number("epsilon", epsilon, 0)
     settings = {"epsilon": epsilon, "momentum": None if momentum is None else 1 - number("momentum", momentum, 0, 1)}
     modules = _modules(state)
@@ -101,6 +103,11 @@ def _modules(state: Mapping[str, Any] | str | os.PathLike) -> dict[str, dict[str
     if isinstance(state, str | os.PathLike):
         with np.load(state, allow_pickle=False) as file:
             state = dict(file)
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            "Argument `state` must be a dictionary of arrays, as `network.state_dict()`, or the path of an .npz file. "
+            f"Received: an object of class {type(state).__name__}."
+        )
     found = {}
     for key in state:
         module, _, name = key.rpartition(".")
@@ -142,6 +149,11 @@ def _partners(
                 f"{list(layers)}, and {len(modules)} modules, {list(modules)}. Received: names=None."
             )
         names = dict(zip(layers, modules, strict=True))
+    if not isinstance(names, Mapping):
+        raise TypeError(
+            "Argument `names` must be a dictionary from layers to modules, or None. "
+            f"Received: an object of class {type(names).__name__}."
+        )
     for name, module in names.items():
         if name not in layers or module not in modules:
             raise ValueError(
@@ -159,7 +171,8 @@ def _values(
     found = {"gamma": np.ones(shape), "beta": np.zeros(shape)}
     found |= {NAMES[part]: value for part, value in arrays.items() if part in NAMES}
     if layer.renorm:
-        found["moving_stddev"] = np.sqrt(found["moving_variance"] + epsilon)
+        stddev = np.sqrt(found["moving_variance"] + epsilon)
+        found |= {"moving_stddev": stddev, "renorm_stddev": stddev, "renorm_mean": found["moving_mean"]}
     if "num_batches_tracked" in arrays:
         found["moving_count"] = np.broadcast_to(arrays["num_batches_tracked"], shape)
     for name in ("gamma", "beta"):

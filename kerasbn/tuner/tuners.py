@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import tensorflow as tf
 
 from kerasbn.callbacks import StopOnDivergence
@@ -209,7 +210,8 @@ def _curve(result: Any, name: str) -> dict[str, list[float]]:
         curve = {key: [value] for key, value in result.items()}
     else:
         curve = {name: [result]}
-    curve = {key: [float(value) for value in values] for key, values in curve.items()}
+    # A metric that is an array, as F1Score of each class, is no curve.
+    curve = {key: [float(value) for value in values] for key, values in curve.items() if np.ndim(values) == 1}
     if "diverged" not in curve:
         finite = all(math.isfinite(value) for values in curve.values() for value in values)
         curve |= {"steps": [0.0], "diverged": [float(not finite)]}

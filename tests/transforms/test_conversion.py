@@ -142,13 +142,19 @@ class Own(L.BatchNormalization):
 def test_classes_of_their_own_are_refused_by_name():
     model = keras.Sequential([keras.Input((3,)), Own(name="mine"), L.BatchNormalization(name="theirs")])
     with pytest.raises(
-        ValueError, match=r"'mine' cannot be converted: it is of class Own, derived from.*kerasbn.BatchN"
+        ValueError,
+        match=r"'mine' cannot be converted: it is of class Own, derived from.*kerasbn.BatchNorm; "
+        r"or leave it out, as in layers=lambda layer: isinstance\(layer, keras.layers.BatchNormalization\) and "
+        r"layer.name != 'mine'",
     ):
         convert(model)
     wrapped = keras.Sequential([keras.Input((5, 3)), L.TimeDistributed(Own(name="mine"))])
     with pytest.raises(ValueError, match=r"'mine' cannot be converted: it is of class Own"):
         convert(wrapped)
-    new = convert(model, lambda layer: layer.name != "mine" and isinstance(layer, L.BatchNormalization))
+    new = convert(
+        model, layers=lambda layer: isinstance(layer, keras.layers.BatchNormalization) and layer.name != "mine"
+    )
+    assert convert(model, layers=lambda layer: layer.name != "mine").get_config() == new.get_config()
     assert [type(layer) for layer in new.layers] == [Own, BatchNorm]
     assert [type(layer) for layer in to_keras(new).layers] == [Own, L.BatchNormalization]
 
@@ -369,3 +375,9 @@ def test_names_that_are_taken():
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         convert(everywhere(), **arguments)
+
+
+def test_what_was_split_off_is_called_by_its_name():
+    changes = []
+    to_keras(keras.Sequential([keras.Input((3,)), BatchNorm(activation="relu", name="bn")]), changes=changes)
+    assert [(change.what, change.old) for change in changes] == [("class", "kerasbn.BatchNorm"), ("activation", "relu")]

@@ -121,10 +121,12 @@ def test_the_count_of_batches():
         ({"a.weight": X}, {}, r"`state` must have the running statistics.*Received: \['a.weight'\]"),
         (state_of("a"), {"momentum": 1.5}, r"`momentum`.*Received: momentum=1.5"),
         (state_of("a"), {"epsilon": -1}, r"`epsilon`.*Received: epsilon=-1"),
+        (None, {}, r"`state` must be a dictionary of arrays.*class NoneType"),
+        (state_of("a"), {"names": ["bn"]}, r"`names` must be a dictionary.*class list"),
     ],
 )
 def test_arguments(state, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         from_torch_state(model_with(BatchNorm(name="bn")), state, **arguments)
 
 
@@ -140,3 +142,19 @@ def test_layers_within_others_are_refused():
         ValueError, match=r"must have its normalizations in functional.*Received: \['bn'\], which are w"
     ):
         from_torch_state(model, state_of("bn"))
+
+
+def test_a_model_that_is_not_built_is_refused():
+    with pytest.raises(ValueError, match="must be built"):
+        from_torch_state(keras.Sequential([BatchNorm(name="bn")]), state_of("bn"))
+
+
+def test_training_with_renorm_goes_on_from_the_statistics():
+    """What corrects a batch is what PyTorch's network has seen, as if it had been trained here."""
+    state = state_of("bn")
+    model = from_torch_state(model_with(BatchNorm(name="bn", renorm=True)), state)
+    layer = model.get_layer("bn")
+    np.testing.assert_allclose(layer.renorm_mean, state["bn.running_mean"], rtol=1e-6)
+    stddev = np.sqrt(np.asarray(state["bn.running_var"]) + layer.epsilon)
+    np.testing.assert_allclose(layer.renorm_stddev, stddev, rtol=1e-6)
+    np.testing.assert_allclose(layer.moving_stddev, stddev, rtol=1e-6)
