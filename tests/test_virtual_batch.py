@@ -42,6 +42,24 @@ def test_equals_one_group_after_the_other(mode, known, samples):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [4, 3])
+def test_bfloat16_of_several_batch_sizes(channels):
+    """Two at a time where channels are even. With the second size TensorFlow no longer knows the number of groups."""
+    layer = BatchNorm(virtual_batch_size=SIZE, dtype="mixed_bfloat16", jit_compile=True)
+    for samples in (8, 13, 16):
+        x = tf.cast(np.random.default_rng(samples).normal(5, 3, size=(samples, channels)), "bfloat16")
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        dx = tape.gradient(y, x, output_gradients=x)
+        assert y.shape == dx.shape == x.shape
+        for i in range(0, samples, SIZE):
+            group = np.asarray(x[i : i + SIZE], "float64")
+            wanted = (group - group.mean(0)) / np.sqrt(group.var(0) + 1e-3)
+            np.testing.assert_allclose(np.asarray(y[i : i + SIZE], "float64"), wanted, atol=0.02)
+            assert np.all(np.isfinite(np.asarray(dx, "float64")))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_an_empty_batch_moves_nothing(mode):
     layer = BatchNorm(virtual_batch_size=SIZE)

@@ -74,7 +74,10 @@ def _two_at_a_time(
     if len(sums[0].shape) - 2 in axes:
         return tuple(tf.unstack(tf.add_n(sums)))
     both = tf.stack(sums, -1)
-    return tuple(tf.unstack(tf.reshape(both, tf.concat([tf.shape(both)[:-2], [-1]], 0))))
+    joined = tf.reshape(both, tf.concat([tf.shape(both)[:-2], [-1]], 0))
+    # Where another size is not known, as that of the groups, TensorFlow no longer knows this one.
+    channels = None if both.shape[-2] is None else 2 * both.shape[-2]
+    return tuple(tf.unstack(tf.ensure_shape(joined, [*both.shape[:-2], channels])))
 
 
 def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes: Sequence[int]) -> Pair:
