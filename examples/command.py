@@ -41,6 +41,7 @@ def report(
     name: str,
     writes: str,
     make: Callable[[Path, Path | None], tuple[str, list[Path]]],
+    published: str = "digits",
 ) -> int:
     """The exit code of `python -m examples.NAME.report RESULTS`, which prints tables and draws figures.
 
@@ -50,11 +51,12 @@ def report(
         writes: What the command does, for its help.
         make: Function of the results and of the folder for what is made of them, beside them if it is `None`; it
             writes all, and returns what is printed and the files.
+        published: A folder of results in the repository, for the example in its help.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m examples.{name}.report",
         description=writes,
-        epilog=f"Example: python -m examples.{name}.report examples/{name}/results/digits --out report",
+        epilog=f"Example: python -m examples.{name}.report examples/{name}/results/{published} --out report",
     )
     parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
     parser.add_argument("--out", type=Path, help="where files go (default: beside the results)")

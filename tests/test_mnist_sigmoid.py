@@ -169,4 +169,5 @@ def test_summary_by_hand(tmp_path):
     assert found["batch_norm"]["times_fewer_steps"] == {"mean": 3, "stdev": None, "min": 3, "max": 3}
     table = report.table(results)
     assert "10 (1 of 2 seeds)" in table and "75.00% ± 7.07%" in table
-    assert report.figure(results).exists()
+    (figure,) = report.write(results, tmp_path / "report")
+    assert figure.exists()

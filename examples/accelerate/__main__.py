@@ -56,8 +56,7 @@ def _run(options: argparse.Namespace) -> None:
         for network in options.networks or NETWORKS:
             title = f"{network}, seed {seed + 1} of {options.seeds}"
             with_bar(results, results.run(network, seed), title, partial(train, images))
-    drawn = report.figure(results)
-    command.show(report.table(results), [results.path, *([drawn] if drawn else [])])
+    command.show(report.table(results), [results.path, *report.write(results, options.out)])
 
 
 def _parser() -> argparse.ArgumentParser:

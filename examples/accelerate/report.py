@@ -1,14 +1,19 @@
-"""The table on the terminal and the figure."""
+"""`python -m examples.accelerate.report RESULTS`: the table and the figure, without training anything."""
 
 import io
+import os
+import sys
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib
 import numpy as np
 
 from benchmarks.report import write_whole
+from examples import command
 from examples.accelerate.training import NETWORKS, Results
-from examples.results import text
+from examples.results import ResultsMissing, text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -32,10 +37,14 @@ def table(results: Results) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def figure(results: Results) -> Path | None:
-    """Test accuracy against steps and against seconds of training; mean over seeds, band from lowest to highest."""
+def write(results: Results, folder: Path) -> list[Path]:
+    """Writes `figure.png`: test accuracy against steps and seconds; mean over seeds, band from lowest to highest.
+
+    Raises:
+        ResultsMissing: If no training has ended.
+    """
     if not any(map(results.complete, NETWORKS)):
-        return None
+        raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.accelerate`.")
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     for network, label in NETWORKS.items():
         runs = results.complete(network)
@@ -59,9 +68,23 @@ def figure(results: Results) -> Path | None:
     for ax in axes:
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    path = results.path.parent / "figure.png"
+    path = folder / "figure.png"
     picture = io.BytesIO()
     fig.savefig(picture, dpi=130, format="png")
     plt.close(fig)
     write_whole(path, picture.getvalue())
-    return path
+    return [path]
+
+
+def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The table of the results in `path`, and the figure that was written."""
+    results = Results.read(path)
+    return table(results), write(results, out or results.folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "accelerate", "Prints the table and writes figure.png.", make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

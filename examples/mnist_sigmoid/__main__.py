@@ -55,9 +55,8 @@ def _run(options: argparse.Namespace) -> None:
                 title = f"{label}, seed {seed + 1} of {options.seeds}"
                 with_bar(results, results.run(network, seed), title, partial(train, data))
     finally:  # an interrupt shows what has ended, too
-        drawn = report.figure(results)
-        if drawn:
-            command.show(report.table(results), [results.path, drawn])
+        if any(map(results.complete, NETWORKS)):
+            command.show(report.table(results), [results.path, *report.write(results, options.out)])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,15 +1,20 @@
-"""The table on the terminal and Figure 1."""
+"""`python -m examples.mnist_sigmoid.report RESULTS`: the table and Figure 1, without training anything."""
 
 import io
+import os
+import sys
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib
 import numpy as np
 
 from benchmarks.report import write_whole
+from examples import command
 from examples.mnist_sigmoid.network import NETWORKS
 from examples.mnist_sigmoid.results import Results, Run
-from examples.results import text
+from examples.results import ResultsMissing, text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -48,17 +53,19 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def figure(results: Results) -> Path | None:
-    """Draws Figure 1 of the paper from the finished runs; `None` where there is none.
+def write(results: Results, folder: Path) -> list[Path]:
+    """Writes `figure1.png`, Figure 1 of the paper, from the finished runs.
 
     a: test accuracy, mean over seeds with the band from the lowest to the highest. b, c: percentiles of the inputs of
-        one
-    sigmoid of the last hidden layer, of the first seed, as in the paper of one network.
+    one sigmoid of the last hidden layer, of the first seed, as in the paper of one network.
+
+    Raises:
+        ResultsMissing: If no training has ended.
     """
     runs = {network: results.complete(network) for network in NETWORKS}
     runs = {network: found for network, found in runs.items() if found}
     if not runs:
-        return None
+        raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.mnist_sigmoid`.")
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.8), width_ratios=(1.5, 1, 1), layout="constrained")
     axes[2].sharey(axes[1])
     _draw_accuracy(axes[0], runs, results.settings.dataset)
@@ -71,12 +78,12 @@ def figure(results: Results) -> Path | None:
         ax.set_xlabel("training steps")
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    path = results.folder / "figure1.png"
+    path = folder / "figure1.png"
     picture = io.BytesIO()
     fig.savefig(picture, dpi=130, format="png")
     plt.close(fig)
     write_whole(path, picture.getvalue())
-    return path
+    return [path]
 
 
 def _draw_accuracy(ax: plt.Axes, runs: dict[str, list[Run]], dataset: str) -> None:
@@ -100,3 +107,17 @@ def _draw_percentiles(ax: plt.Axes, run: Run, color: str) -> None:
         ax.annotate(
             name, (run.steps[-1], values[-1]), (4, 0), textcoords="offset points", va="center", fontsize=8, color=color
         )
+
+
+def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The table of the results in `path`, and the figure that was written."""
+    results = Results.read(path)
+    return table(results), write(results, out or results.folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "mnist_sigmoid", "Prints the table and writes figure1.png.", make, "mnist")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
