@@ -123,9 +123,12 @@ def accelerated_epochs(schedule: Callable[..., float], decay_speedup: float = 6.
     takes_rate = _takes_two(schedule)
 
     def faster(epoch: int, rate: float) -> float:
+        last = math.floor(epoch * speedup)
+        if not takes_rate:
+            return schedule(last)
         first = math.floor((epoch - 1) * speedup) + 1 if epoch else 0
-        for passed in range(first, math.floor(epoch * speedup) + 1):
-            rate = schedule(passed, rate) if takes_rate else schedule(passed)
+        for passed in range(first, last + 1):
+            rate = schedule(passed, rate)
         return rate
 
     return faster

@@ -229,6 +229,21 @@ def test_plateau():
         fitted(model, DropoutRemoval("plateau"), epochs=1)
 
 
+def test_another_model_begins_anew():
+    """A plateau of the first model took the dropout of the second from its first epoch on."""
+    first, second = compiled(layers.Dropout(0.5)), compiled(layers.Dropout(0.5))
+    removal = DropoutRemoval("plateau", patience=1)
+    assert removed(fitted(first, Logged([1.0, 2.0, 2.0]), removal)) == [2]
+    assert removed(fitted(second, Logged([9.0, 8.0, 9.0, 9.0]), removal, epochs=4)) == [3]
+    assert first.layers[0].rate == 0.0
+    removal.restore()
+    assert (first.layers[0].rate, second.layers[0].rate) == (0.0, 0.5)  # the last one's
+
+    removal = DropoutRemoval(0, restore_if_worse=0.5)
+    assert removed(fitted(compiled(layers.Dropout(0.5)), Logged([1.0, 3.0, 3.0]), removal)) == [0, 1]
+    assert removed(fitted(second, Logged([1.0, 1.0, 1.0]), removal)) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_restore_if_worse(sign):
     """Worse than the best by more than the margin; before the removal nothing is looked at; it returns for good."""

@@ -150,8 +150,15 @@ def test_epochs_of_a_scheduler_run_faster():
         rates = fitted(built(SGD(1.0)), LearningRateAcceleration(1e-3), faster)["learning_rate"]
         np.testing.assert_allclose(rates, [1.0, *expected], rtol=1e-6)
     assert given == list(range(13))
-    slower = accelerated_epochs(lambda epoch: float(epoch), 0.5)
-    assert [slower(epoch, 7.0) for epoch in (1, 2, 3, 4)] == [7.0, 1.0, 7.0, 2.0]  # 7: nothing new, the last rate stays
+    slower = accelerated_epochs(lambda epoch, rate: rate + epoch, 0.5)
+    assert [slower(epoch, 7.0) for epoch in (1, 2, 3, 4)] == [7.0, 8.0, 7.0, 9.0]  # 7: no new epoch, the rate stays
+
+
+@pytest.mark.parametrize("speedup", [0.5, 6.0])
+def test_a_schedule_of_the_epoch_alone_does_not_depend_on_the_last_rate(speedup):
+    """A new process resumes with whatever rate its optimizer has: slowed down, that was taken for the schedule's."""
+    faster = accelerated_epochs(lambda epoch: 0.1 / (epoch + 1), speedup)
+    assert [faster(epoch, 123.0) for epoch in range(4)] == [0.1 / (int(epoch * speedup) + 1) for epoch in range(4)]
 
 
 @pytest.mark.parametrize("rate", [RATE, decaying()], ids=["number", "schedule"])
@@ -352,6 +359,15 @@ def test_backoff_restores_the_older_snapshot(factor):
     assert steps.logs[9]["loss"] == steps.logs[8]["loss"]
     # The layer counts on from the snapshot, so the batch comes again; and was it not as bad, the run would have ended.
     assert [(event.epoch, event.step) for event in second] == [(3, 1)]
+
+
+def test_a_divergence_in_the_first_step_of_a_second_fit_does_not_report_the_first_fit():
+    model, steps = built(SGD(RATE)), Steps()
+    backoff = LearningRateAcceleration(on_divergence="backoff")
+    fitted(model, backoff, steps, epochs=1)
+    model.fit(np.nan * X, Y, callbacks=[backoff, steps], batch_size=32, verbose=0)
+    assert np.isnan(steps.logs[-1]["loss"]) and steps.logs[-1]["divergences"] == 1
+    assert np.isfinite(steps.logs[-2]["loss"]) and all(np.isfinite(v).all() for v in steps.weights[-1])
 
 
 def test_infinite_weights_are_no_healthy_state():

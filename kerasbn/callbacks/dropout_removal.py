@@ -33,11 +33,14 @@ class DropoutRemoval(keras.callbacks.Callback):
         with DropoutRemoval(at=10) as removal:
             model.fit(..., callbacks=[removal])
 
+    With another model everything begins anew, plateaus too. The model before then keeps the rates that it has: call
+    `restore()` first if it is to have its own again, or give each model a callback of its own.
+
     Args:
         at: Integer, the epoch, counted from 0, before whose first step the rates change; or a function from an epoch
             to a rate in [0, 1], in place of `to`; or `"plateau"`: the epoch after `monitor` has not improved for
             `patience` epochs. With an integer or a function a resumed training has the rates of the epoch that it
-            resumes with; a plateau is remembered by the callback, from one `fit` to the next.
+            resumes with; a plateau is remembered by the callback, from one `fit` of the model to the next.
         to: Float in [0, 1], what rates are lowered to. None is raised.
         layers: Which layers: `None` for all; a name or several; or a function that says whether a layer is meant. A
             layer stands for all in it, so the name of a nested model or of an `LSTM` will do. A layer of your own is
@@ -102,8 +105,6 @@ class DropoutRemoval(keras.callbacks.Callback):
         self.put_back = put_back
         self._rates: list[DropoutRate] = []
         self._of: Any = None
-        self._best, self._waited = float("inf"), 0  # In the direction of "min".
-        self._plateau = self._returned = False
 
     @property
     def lowered(self) -> bool:
@@ -111,9 +112,11 @@ class DropoutRemoval(keras.callbacks.Callback):
         return any(rate.value < rate.original for rate in self._rates)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Finds the rates, where this is not the model of the last `fit`."""
+        """Finds the rates and begins anew, where this is not the model of the last `fit`."""
         if self._of is not self.model:
             self._rates, self._of = dropout_rates(built(self.model), self.layers, self.noise), self.model
+            self._best, self._waited = float("inf"), 0  # In the direction of "min".
+            self._plateau = self._returned = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sets the rates of the epoch."""

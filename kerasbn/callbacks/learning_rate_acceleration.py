@@ -107,15 +107,15 @@ class LearningRateAcceleration(keras.callbacks.Callback):
         self.max_backoffs = count("max_backoffs", max_backoffs, 0)
         self.divergences: list[Divergence] = []
         self._healthy = HealthyState(positive("explosion", explosion), count("snapshot_steps", snapshot_steps, 1))
-        self._healthy_logs: dict[str, Any] = {}
+        self._healthy_logs: dict[str, Any] = {}  # of this fit
         self._around_step = AroundStep(self._run, self._prepare)
         self._schedules: list[keras.optimizers.schedules.LearningRateSchedule | None] = []
         self._events: list[Divergence] = []  # of this fit
         self._epoch = self._batch = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Forgets the step traced for the last `fit` if the schedule has changed since."""
-        self._events = []
+        """Forgets the last `fit`, and the step traced for it if the schedule has changed since."""
+        self._events, self._healthy_logs = [], {}
         self._healthy.release()
         if self._schedules and _configs(self._schedules) != _configs(_schedules(self.model)):
             self._around_step.renew(self.model)
