@@ -132,6 +132,24 @@ def test_small_batches():
     assert kinds(healthy(), batch_size=64) == []
 
 
+@pytest.mark.parametrize(("size", "expected"), [(2, [("warning", "small batches")]), (32, []), (100, [])])
+def test_a_virtual_batch_is_what_is_normalized_together(size, expected):
+    assert kinds(healthy(virtual_batch_size=size), batch_size=64) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "small"),
+    [({}, True), ({"synchronized": True}, False), ({"synchronized": True, "sync_group_size": 1}, True)],
+    ids=["apart", "synchronized", "groups of one"],
+)
+def test_replicas_that_normalize_apart_have_small_batches(strategy, arguments, small):
+    layers = [L.Dense(8, use_bias=False), kerasbn.BatchNorm(**arguments), L.ReLU(), L.Dense(3)]
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((6,)), *layers])
+    kerasbn.recalibrate(model, X)
+    assert kinds(model, batch_size=32) == [("warning", "small batches")] * small
+
+
 def test_float16_that_will_overflow():
     keras.utils.set_random_seed(0)
     layers = [L.Dense(8, use_bias=False, name="hidden"), kerasbn.BatchNorm(name="bn", dtype="mixed_float16")]
@@ -168,7 +186,7 @@ def test_planted_in_the_graph(layers, expected):
 
 
 def test_not_taken_for_a_fault():
-    """A bias that goes elsewhere, too; dropout that is off; normalized inputs; a frozen layer."""
+    """A bias that goes elsewhere, too; dropout that is off; normalized inputs; frozen layers."""
     inputs = keras.Input((6,))
     hidden = L.Dense(4)(inputs)
     model = keras.Model(inputs, L.Dense(2)(L.Add()([hidden, L.ReLU()(kerasbn.BatchNorm()(hidden))])))
@@ -179,7 +197,54 @@ def test_not_taken_for_a_fault():
     model.add(frozen := kerasbn.BatchNorm(momentum=0.1))
     frozen.trainable = False
     moved(model)
-    assert kinds(model) == [("error", "moving statistics"), ("note", "bias before")]  # of "bn", and the frozen one
+    assert kinds(model) == [("error", "moving statistics")]  # of "bn", and nothing of the frozen one
+
+
+@pytest.mark.parametrize("parameters", [True, False])
+def test_a_frozen_layer_has_no_fault_and_is_why_another_has_none(parameters):
+    """What moving statistics are subtracted from keeps its bias, and sees dropout in training only."""
+    inputs = keras.Input((6,))
+    hidden = L.Dense(4, "tanh")(L.Dropout(0.5)(inputs))
+    model = keras.Model(inputs, kerasbn.BatchNorm(name="bn")(L.Dense(4)(kerasbn.BatchNorm(name="frozen")(hidden))))
+    kerasbn.recalibrate(model, X)
+    assert {f.layer for f in kerasbn.diagnose(model, X).findings} == {"bn", "frozen"}
+    kerasbn.freeze(model, "frozen", parameters=parameters)
+    assert [(f.kind, f.layer) for f in kerasbn.diagnose(model, X).findings] == [("bias before", "bn")]
+
+    hidden = L.Dense(4)(inputs)
+    both = L.Add()([kerasbn.BatchNorm(name="bn")(hidden), kerasbn.BatchNorm(name="frozen")(hidden)])
+    model = keras.Model(inputs, both)
+    kerasbn.recalibrate(model, X)
+    assert kinds(model) == [("note", "bias before")] * 2
+    kerasbn.freeze(model, "frozen", parameters=parameters)
+    assert kinds(model) == []
+
+
+def test_a_layer_that_the_model_calls_in_inference_mode_is_not_looked_at():
+    """It got no values, all of whose variances are 0: so its channels were called dead."""
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = kerasbn.BatchNorm(name="first"), kerasbn.BatchNorm(name="second")
+
+        def call(self, x, training=False):
+            return self.second(self.first(x, training=training), training=False)
+
+    own = Own()
+    own(X)
+    kerasbn.recalibrate(own, X)
+    assert kinds(own) == []
+
+
+def test_dropout_before_any_call_of_a_shared_layer():
+    inputs = keras.Input((6,))
+    shared = kerasbn.BatchNorm(name="bn")
+    dropped = [L.Dropout(rate)(inputs) for rate in (0.2, 0.5)]
+    model = keras.Model(inputs, L.Add()([shared(x) for x in (inputs, *dropped)]))
+    kerasbn.recalibrate(model, X)
+    (found,) = kerasbn.diagnose(model, X).findings
+    assert (found.kind, found.value) == ("dropout before", 0.5)
 
 
 def test_the_gap_is_that_of_the_outputs():
@@ -248,6 +313,24 @@ def test_what_it_looks_like(tmp_path):
     axes = found.plot()
     assert len(axes) == 2 and axes[0].get_ylabel() == "moving mean off by (sigmas)"
     axes[0].figure.savefig(tmp_path / "diagnosis.png")
+
+
+def test_weights_that_are_not_finite_leave_nothing_to_draw(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    model = healthy()
+    broken(model)
+    found = kerasbn.diagnose(model, X)
+    assert str(found).startswith("Nothing was measured: weights or statistics are not finite.\n") and "/bn" in str(
+        found
+    )
+    axes = found.plot()
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [
+        ["Nothing was measured: weights or statistics are not finite."],
+        [],
+    ]
+    axes[0].figure.savefig(tmp_path / "diagnosis.png")
+    matplotlib.pyplot.close("all")
 
 
 def test_a_model_that_was_trained_on_replicas(strategy):

@@ -36,16 +36,22 @@ def diagnose(
         dead channels            any     channels with less than 1e-4 of the median deviation of the layer
         exploding channels       > 1e4   largest deviation of a channel, as times the median
         gamma near zero          any     channels whose abs(gamma) is below 1e-3 of the median
-        small batches            > 0.3   ``sqrt(2 / (m - 1))``, the relative error of a variance of `m` Gaussian values
+        small batches            > 0.3   ``sqrt(2 / (m - 1))``, the relative error of a variance of `m` Gaussian
+                                         values, as many as a channel gets of the samples that are normalized together
         epsilon                  > 0.5   ``epsilon / (variance + epsilon)`` in the worst channel that lives
         float16 overflow         > 65504 ``|mean| + 8 sigma`` of the inputs of a layer that computes in float16
         bias before              any     largest bias of a linear layer right before, which has no effect
         after the nonlinearity   any     1
-        dropout before           > 0     rate of dropout before it, which shifts the variance in inference
+        dropout before           > 0     largest rate of dropout before it, which shifts the variance in inference
         ======================== ======= =========================================================================
 
-    The last three are read off the graph of functional and Sequential models. Frozen layers (``trainable=False``) are
-    not looked at: they normalize with what they have.
+    Normalized together are the samples of a virtual batch, of one replica of the model's strategy, or of those that a
+    synchronized layer joins. A layer that is called several times in a step is taken to normalize all its values at
+    once, so that small batches may be missed.
+
+    The last three are read off the graph of functional and Sequential models. Frozen layers (``trainable=False``, or
+    `kerasbn.freeze`) and those that the model calls in inference mode are not looked at: they normalize with what they
+    have.
 
     Args:
         model: The model, built; compiled if the steps of its training are to be known.
@@ -95,8 +101,10 @@ def diagnose(
         random_state.restore()
     optimizer = getattr(model, "optimizer", None)
     iterations = int(stepping(optimizer)[0].iterations.numpy()) if optimizer is not None else 0
+    replicas = model.distribute_strategy.num_replicas_in_sync
     for layer, population in zip(recalibrator.layers, measured.layers, strict=True):
-        findings += statistics.check(layer, population, measured.batches, iterations)
+        if population.values:  # else the model calls it in inference mode
+            findings += statistics.check(layer, population, measured, iterations, replicas)
     return Diagnosis(_sorted(findings), measured.layers, measured.batches, measured.samples, _gap(before, after))
 
 

@@ -33,17 +33,23 @@ class Finding:
     advice: str
 
 
+#: What is said in place of numbers of layers.
+NOT_MEASURED = "Nothing was measured: weights or statistics are not finite."
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` found; as text it is a table.
 
     Attributes:
         findings: All findings, the most severe first. Empty if the model is healthy.
-        layers: What the data say of each layer, as `recalibrate` measures it.
+        layers: What the data say of each layer, as `recalibrate` measures it. Empty if weights or statistics are not
+            finite: then no batch is read.
         batches: How many batches were read.
         samples: How many samples were in them.
         output_gap: How far the outputs in inference are from those with the statistics of the data: the root of the
             mean square of the difference, as a part of the deviation of the latter over the samples of the first batch.
+            NaN if nothing was measured.
     """
 
     findings: list[Finding]
@@ -59,8 +65,12 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """A line for each finding, and what it means below."""
-        looked = f"{len(self.layers)} normalization layers, {self.samples} samples in {self.batches} batches; "
-        looked += f"outputs in inference off by {self.output_gap:.2g} of their deviation"
+        looked = (
+            f"{len(self.layers)} normalization layers, {self.samples} samples in {self.batches} batches; "
+            f"outputs in inference off by {self.output_gap:.2g} of their deviation"
+            if self.layers
+            else NOT_MEASURED
+        )
         if self.healthy:
             return f"{looked}\nNothing was found."
         rows = [(f.severity, f.kind, f.layer, f"{f.value:.3g}") for f in self.findings]
@@ -87,6 +97,8 @@ class Diagnosis:
     def plot(self, axes: Sequence[Any] | None = None) -> Sequence[Any]:
         """Draws how far the moving statistics of each layer are from those of the data: its channels as a box.
 
+        If weights or statistics are not finite, there is nothing to draw, which is said in the picture.
+
         Args:
             axes: Two `matplotlib.axes.Axes`, or `None` for a new figure.
 
@@ -103,6 +115,11 @@ class Diagnosis:
         if axes is None:
             width = max(6.0, 0.35 * len(self.layers) + 2)
             _, axes = pyplot.subplots(2, 1, figsize=(width, 5.5), sharex=True, layout="constrained")
+        if not self.layers:
+            for ax in axes:
+                ax.set_axis_off()
+            axes[0].text(0.5, 0.5, NOT_MEASURED, ha="center", va="center", transform=axes[0].transAxes)
+            return axes
         marked = {finding.layer for finding in self.findings if finding.severity != "note"}
         names = [each.layer for each in self.layers]
         for ax, values, label, line in (

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kerasbn.diagnosis.finding import Finding
-from kerasbn.population import LayerPopulation
+from kerasbn.population import LayerPopulation, Recalibration
 
 #: Gap between training and inference, in sigmas of the output: a warning, and an error.
 GAP, LARGE_GAP = 0.1, 0.5
@@ -49,14 +49,30 @@ def not_finite(layer: Any) -> Iterator[Finding]:
         )
 
 
-def check(layer: Any, population: LayerPopulation, batches: int, iterations: int) -> Iterator[Finding]:
+def normalized_together(layer: Any, batch: float, replicas: int) -> float:
+    """How many samples of a batch a layer takes moments of, as far as it says: on average, as batches may differ.
+
+    Args:
+        layer: A `BatchNormalization`.
+        batch: Samples in a batch, over all replicas.
+        replicas: How many there are.
+    """
+    if not layer.synchronized:
+        return min(batch / replicas, getattr(layer, "virtual_batch_size", None) or batch)
+    return batch * (getattr(layer, "sync_group_size", None) or replicas) / replicas
+
+
+def check(
+    layer: Any, population: LayerPopulation, measured: Recalibration, iterations: int, replicas: int
+) -> Iterator[Finding]:
     """The findings of one layer.
 
     Args:
         layer: A `BatchNormalization`.
         population: What the data say of it.
-        batches: How many batches that was.
+        measured: What that was found from.
         iterations: Training steps that its optimizer has made, 0 if that is not known.
+        replicas: Of the model's strategy.
     """
 
     def found(severity: str, kind: str, value: Any, advice: str) -> Finding:
@@ -100,16 +116,17 @@ def check(layer: Any, population: LayerPopulation, batches: int, iterations: int
                 "So many channels are scaled to nothing and give beta for every sample: prune them, or regularize "
                 "gamma less.",
             )
-    per_batch = population.values / batches
-    noise = np.sqrt(2 / max(per_batch - 1, 1e-9))
+    together = normalized_together(layer, measured.samples / measured.batches, replicas)
+    values = population.values / measured.samples * together
+    noise = np.sqrt(2 / max(values - 1, 1e-9))
     if noise > NOISE:
         yield found(
             "warning",
             "small batches",
             noise,
-            f"The variance of a batch has about so large a relative error, as a channel gets {per_batch:.3g} values: "
-            "take larger "
-            "batches, synchronized=True over replicas, or groups of channels (GroupNormalization).",
+            f"The variance of what is normalized together has about so large a relative error, as it is that of "
+            f"{values:.3g} values of a channel: take larger batches or virtual batches, synchronized=True over "
+            "replicas, or groups of channels (GroupNormalization).",
         )
     if alive.any():
         share = np.where(alive, layer.epsilon / (population.variance + layer.epsilon), 0.0).max()

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerasbn.diagnosis.finding import Finding
+from kerasbn.freezing import is_frozen
 from kerasbn.layer_kinds import DROPOUT
 from kerasbn.transforms.batch_normalization import LINEAR, is_nonlinear, rearranges
 from kerasbn.transforms.clone import inner_layer
@@ -20,7 +21,7 @@ def check(model: Any) -> Iterator[Finding]:
     except ValueError:
         return
     for operation, calls in operations:
-        if not isinstance(operation, keras.layers.BatchNormalization):
+        if not _normalizes(operation):
             continue
         before = [each for call in calls for each in _before(call, rearranges)]
         with_bias = [inner_layer(call.operation) for call in before if _has_useless_bias(call)]
@@ -41,17 +42,23 @@ def check(model: Any) -> Iterator[Finding]:
                 1.0,
                 "It normalizes what a nonlinearity gives. The paper puts it before (Sec. 3.2): compare the two.",
             )
-        dropped = [call for call in _before(call=calls[0], passes=_linear_or_rearranges) if _drops(call.operation)]
-        if dropped:
+        before = [each for call in calls for each in _before(call, _linear_or_rearranges)]
+        rates = [call.operation.rate for call in before if isinstance(call.operation, DROPOUT)]
+        if max(rates, default=0) > 0:
             yield Finding(
                 "warning",
                 "dropout before",
                 operation.path,
-                float(dropped[0].operation.rate),
+                float(max(rates)),
                 "Dropout at such a rate before it changes the variance in training only, so that the moving variance "
                 "is wrong in "
                 "inference: put dropout behind the last normalization (Li et al. 2018).",
             )
+
+
+def _normalizes(operation: Any) -> bool:
+    """Whether `operation` normalizes with the batch in training."""
+    return isinstance(operation, keras.layers.BatchNormalization) and not is_frozen(operation)
 
 
 def _before(call: Call, passes: Callable[[Any], bool]) -> list[Call]:
@@ -74,8 +81,7 @@ def _has_useless_bias(call: Call) -> bool:
     layer = inner_layer(call.operation)
     if not isinstance(layer, LINEAR) or not layer.use_bias or layer.activation is not keras.activations.linear:
         return False
-    users = followers(call, rearranges)
-    return all(isinstance(user.operation, keras.layers.BatchNormalization) for user in users)
+    return all(_normalizes(user.operation) for user in followers(call, rearranges))
 
 
 def _is_nonlinear(operation: Any) -> bool:
@@ -83,10 +89,6 @@ def _is_nonlinear(operation: Any) -> bool:
     if isinstance(layer, LINEAR):
         return layer.activation is not keras.activations.linear
     return operation is not None and is_nonlinear(operation)
-
-
-def _drops(operation: Any) -> bool:
-    return isinstance(operation, DROPOUT) and operation.rate > 0
 
 
 def _linear_or_rearranges(operation: Any) -> bool:
