@@ -45,7 +45,7 @@ def shuffle_within_shards(
     Args:
         files_or_dataset: The shards: a file name or a sequence of them; or a `tf.data.Dataset` of what `reader` takes,
             such as file names; or a dataset of datasets, each a shard. Without `reader`, a dataset of anything else is
-            one shard of examples.
+            one shard of examples. It must end: a `.repeat()` goes behind what this returns.
         reader: From a file name, a scalar string tensor, to the dataset of its examples. `tf.data.TFRecordDataset` for
             file names by default.
         buffer_size: Integer from 1 on: of how many examples of a shard the next one is drawn; or `None` for all.
@@ -60,7 +60,7 @@ def shuffle_within_shards(
         have: give `fit` a dataset with ``.repeat()`` and `steps_per_epoch`, or Keras warns when the first epoch ends.
 
     Raises:
-        ValueError: If a number is out of its range, or if there are no shards.
+        ValueError: If a number is out of its range, if there are no shards or no examples, or if they never end.
         TypeError: If `files_or_dataset` is neither.
 
     Example:
@@ -76,15 +76,22 @@ def shuffle_within_shards(
     buffer_size = arguments.optional_count("buffer_size", buffer_size)
     cycle_length = arguments.count("cycle_length", cycle_length, 1)
     block_length = arguments.count("block_length", block_length, 1)
+    if num_parallel_calls != tf.data.AUTOTUNE:
+        num_parallel_calls = arguments.optional_count("num_parallel_calls", num_parallel_calls)
     shards, reader = _shards(files_or_dataset, reader)
-    if reader is None:
-        return shards.shuffle(buffer_size or shards.cardinality(), seed=seed, reshuffle_each_iteration=True)
     number = shards.cardinality()
     if number == 0:
         raise ValueError(
-            f"Argument `files_or_dataset` must have at least one shard. Received: {files_or_dataset!r}. "
+            f"Argument `files_or_dataset` must have at least one shard, or example. Received: {files_or_dataset!r}. "
             "Does the pattern that it was made with match a file?"
         )
+    if number == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"Argument `files_or_dataset` must end, as an epoch does. Received: {files_or_dataset!r}, without end. "
+            "Put .repeat() behind what comes back, not before."
+        )
+    if reader is None:
+        return shards.shuffle(buffer_size or number, seed=seed, reshuffle_each_iteration=True)
     # Shards are names or handles, not examples: all of them fit.
     shards = shards.shuffle(number, seed=seed, reshuffle_each_iteration=True)
     # A dataset that is made within `interleave` is a new one in each epoch, and its shuffle begins anew with it. So

@@ -10,7 +10,7 @@ import numpy as np
 from kerasbn.arguments import a_model, count, positive
 from kerasbn.layers.arguments import number
 from kerasbn.learning_rate_curve import LearningRateCurve, smooth
-from kerasbn.learning_rate_sweep import Sweep, feed
+from kerasbn.learning_rate_sweep import Sweep, feed, rate_range
 
 
 def find_learning_rate(
@@ -52,8 +52,9 @@ def find_learning_rate(
             or is not finite.
         batch_size: Integer, samples in a batch, for arrays.
         seed: Integer, chooses the batches, for arrays.
-        compare: Other compiled models to try on the same batches. `plot` draws all curves: models with and without
-            batch normalization show the higher rates that it stands (Bjorck et al. 2018, Sec. 3).
+        compare: Other compiled models to try on the same batches, which a generator cannot give again. `plot` draws all
+            curves: models with and without batch normalization show the higher rates that it stands (Bjorck et al.
+            2018, Sec. 3).
 
     Returns:
         `LearningRateCurve` with arrays `rates`, `losses` and `smoothed`, rates `steepest`, `valley` and
@@ -62,8 +63,8 @@ def find_learning_rate(
     Raises:
         ValueError: If an argument is out of its range; if the loss is not finite from the start; if fewer than 3 rates
             could be tried.
-        TypeError: If `model` is no model, or `data` nothing that gives batches; if the learning rate is a function, or
-            a schedule that cannot be serialized.
+        TypeError: If `model` is no model, or `data` nothing that gives batches, or a generator for several models; if
+            the learning rate is a function, or a schedule that cannot be serialized.
 
     Example:
     >>> import keras
@@ -82,19 +83,17 @@ def find_learning_rate(
         Sec. 3.3.
         J. Bjorck et al., Understanding Batch Normalization, 2018, https://arxiv.org/abs/1806.02375: Sec. 3.
     """
-    lowest, highest = positive("lowest", lowest), positive("highest", highest)
-    if highest <= lowest:
-        raise ValueError(f"Argument `highest` must be above `lowest`. Received: highest={highest}, lowest={lowest}.")
+    lowest, highest = rate_range(lowest, highest)
     tried = np.geomspace(lowest, highest, count("rates", rates, 3))
     width = number("smoothing", smoothing, 0) / math.log10(tried[1] / tried[0])
     explosion, batch_size = positive("explosion", explosion), count("batch_size", batch_size, 1)
-    for each in (model, *compare):
+    for name, each in (("model", model), *(("compare", other) for other in compare)):
         if not a_model(each).compiled:
             raise ValueError(
-                f"Argument `model` must be compiled. Received: {each.name!r}, which is not: call `compile`."
+                f"Argument `{name}` must be compiled. Received: {each.name!r}, which is not: call `compile`."
             )
 
-    given = feed(data, batch_size, seed)
+    given = feed(data, batch_size, seed, again=bool(compare))
 
     def curve(model: keras.Model, compared: tuple[LearningRateCurve, ...] = ()) -> LearningRateCurve:
         sweep = Sweep(tried, explosion)

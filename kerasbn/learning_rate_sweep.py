@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn.arguments import positive
 from kerasbn.arrays import arrays, batches_or
 from kerasbn.divergence import loss_in
 from kerasbn.optimizers import schedule_of, stepping
@@ -91,15 +92,34 @@ class _Held(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": float(self.rate)}
 
 
-def feed(data: Any, batch_size: int, seed: int) -> Callable[[], Any]:
+def rate_range(lowest: Any, highest: Any) -> tuple[float, float]:
+    """The lowest and the highest rate that are tried, as floats."""
+    lowest, highest = positive("lowest", lowest), positive("highest", highest)
+    if highest <= lowest:
+        raise ValueError(f"Argument `highest` must be above `lowest`. Received: highest={highest}, lowest={lowest}.")
+    return lowest, highest
+
+
+def feed(data: Any, batch_size: int, seed: int, again: bool) -> Callable[[], Any]:
     """What gives the data of a sweep: batches of a tuple of arrays, or `data` as they are.
+
+    Args:
+        data: Arrays or what gives batches.
+        batch_size: Of batches of arrays.
+        seed: Chooses these.
+        again: Whether there are several sweeps, which must have the same batches.
 
     Raises:
         ValueError: If the arrays are not such that batches can be made of them.
-        TypeError: If `data` are neither arrays nor anything that gives batches.
+        TypeError: If `data` are neither arrays nor anything that gives batches, or gives them once.
     """
     if not isinstance(data, tuple):
         batches_or("a tuple of arrays (x, y)", data)
+        if again and isinstance(data, Iterator):
+            raise TypeError(
+                "Argument `data` must give its batches again for every training. Received: a "
+                f"{type(data).__name__}, which gives them once. Give arrays, a tf.data.Dataset or a PyDataset."
+            )
         return lambda: data
     checked = arrays("data", data)
     return lambda: batches(checked, batch_size, seed)

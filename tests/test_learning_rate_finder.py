@@ -313,9 +313,18 @@ def test_plot_without_matplotlib(monkeypatch):
         ({"smoothing": -1}, r"`smoothing`.*Received: smoothing=-1"),
         ({"explosion": 0}, r"`explosion`.*Received: explosion=0"),
         ({"batch_size": 0}, r"`batch_size`.*Received: batch_size=0"),
-        ({"compare": [keras.Sequential(name="raw")]}, r"must be compiled. Received: 'raw'"),
+        ({"compare": [keras.Sequential(name="raw")]}, r"`compare` must be compiled. Received: 'raw'"),
+        ({"model": keras.Sequential(name="raw")}, r"`model` must be compiled. Received: 'raw'"),
     ],
 )
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        find_learning_rate(quadratic(), (ONE, ONE), **arguments)
+        find_learning_rate(**{"model": quadratic(), "data": (ONE, ONE)} | arguments)
+
+
+def test_a_generator_has_no_batches_for_a_second_model():
+    """The models that are compared were trained on what was left of it."""
+    generator = ((ONE, ONE) for _ in range(99))
+    with pytest.raises(TypeError, match=r"`data` must give its batches again for every training.*a generator.*Dataset"):
+        find_learning_rate(quadratic(), generator, compare=[quadratic()], **SWEEP)
+    assert len(find_learning_rate(quadratic(), generator, **SWEEP).losses) == 5

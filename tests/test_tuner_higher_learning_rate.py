@@ -160,6 +160,7 @@ def test_in_a_search(kind, tmp_path):
         ({"activations": ["softmax"]}, "`activations` must be one of 'as_is'.*'softmax'"),
         ({"batch_sizes": [0.5]}, "`batch_sizes`.*0.5"),
         ({"momenta": [1.5]}, "`momenta`.*1.5"),
+        ({"momenta": [0.9, 1.0]}, r"`momenta` must be below 1.*\[0.9, 1.0\]"),
     ],
 )
 def test_arguments(arguments, message):

@@ -124,6 +124,11 @@ def test_a_schedule_is_not_followed_and_stays():
     ("arguments", "message"),
     [
         ({"over": {"depth": [1]}}, "`over` needs a function.*def build.depth."),
+        ({"over": {"depth": ()}, "build": line}, r"`over\['depth'\]` must be a sequence.*=\(\)"),
+        ({"over": {"depth": "12"}, "build": line}, r"`over\['depth'\]` must be a sequence.*='12'"),
+        ({"arms": ()}, r"`arms` must be a sequence.*=\(\)"),
+        ({"lowest": 1.0, "highest": 0.1}, r"`highest` must be above `lowest`. Received: highest=0.1, lowest=1.0"),
+        ({"lowest": 1.0, "highest": 1.0}, r"`highest` must be above `lowest`. Received: highest=1.0, lowest=1.0"),
         ({"arms": ["batched"]}, "`arms` must be one of.*'batched'"),
         ({"seeds": 0}, "`seeds`.*0"),
         ({"steps": 3}, "`steps`.*3"),
@@ -138,7 +143,16 @@ def test_a_schedule_is_not_followed_and_stays():
 )
 def test_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        tuner.largest_stable_learning_rate(line(), (X, X), **arguments)
+        tuner.largest_stable_learning_rate(**{"build": line(), "data": (X, X)} | arguments)
+
+
+@pytest.mark.parametrize("data", [(each for each in [(X, X)]), iter([(X, X)])], ids=["generator", "iterator"])
+def test_data_that_come_once_are_refused(data):
+    """Every training needs them again: all after the first had nothing, or other batches."""
+    with pytest.raises(
+        TypeError, match=r"`data` must give its batches again for every training.*Received: a .*Dataset"
+    ):
+        tuner.largest_stable_learning_rate(line(), data)
 
 
 def test_a_model_must_be_compiled():

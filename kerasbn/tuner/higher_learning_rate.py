@@ -102,30 +102,33 @@ class HigherLearningRate(keras_tuner.HyperModel):
         """Checks and remembers the arguments; see the class."""
         super().__init__()
         self.source, self.where, self.layer_arguments = build, where, layer_arguments
-        self.arms = [one_of("arms", arm, ARMS) for arm in _some("arms", arms, lowest=1)]
+        self.arms = [one_of("arms", arm, ARMS) for arm in some("arms", arms, lowest=1)]
         self.learning_rate_factors = [
-            positive("learning_rate_factors", factor)
-            for factor in _some("learning_rate_factors", learning_rate_factors)
+            positive("learning_rate_factors", factor) for factor in some("learning_rate_factors", learning_rate_factors)
         ]
         if len(self.learning_rate_factors) != 2 or self.learning_rate_factors != sorted(self.learning_rate_factors):
             raise ValueError(
                 "Argument `learning_rate_factors` must be the smallest and the largest one, such as (0.1, 100.0). "
                 f"Received: learning_rate_factors={learning_rate_factors!r}."
             )
-        self.decay_speedups = [positive("decay_speedups", each) for each in _some("decay_speedups", decay_speedups)]
-        self.warmup_steps = [count("warmup_steps", each, 0) for each in _some("warmup_steps", warmup_steps)]
-        self.dropout = [number("dropout", each, 0, 1) for each in _some("dropout", dropout)]
+        self.decay_speedups = [positive("decay_speedups", each) for each in some("decay_speedups", decay_speedups)]
+        self.warmup_steps = [count("warmup_steps", each, 0) for each in some("warmup_steps", warmup_steps)]
+        self.dropout = [number("dropout", each, 0, 1) for each in some("dropout", dropout)]
         self.weight_decay_factors = [
-            number("weight_decay_factors", each, 0) for each in _some("weight_decay_factors", weight_decay_factors)
+            number("weight_decay_factors", each, 0) for each in some("weight_decay_factors", weight_decay_factors)
         ]
         self.initialization_scales = [
-            positive("initialization_scales", each) for each in _some("initialization_scales", initialization_scales)
+            positive("initialization_scales", each) for each in some("initialization_scales", initialization_scales)
         ]
         self.activations = [
-            one_of("activations", each, (AS_IS, *ACTIVATIONS)) for each in _some("activations", activations)
+            one_of("activations", each, (AS_IS, *ACTIVATIONS)) for each in some("activations", activations)
         ]
-        self.batch_sizes = [count("batch_sizes", each, 1) for each in _some("batch_sizes", batch_sizes)]
-        self.momenta = [number("momenta", each, 0, 1) for each in _some("momenta", momenta)]
+        self.batch_sizes = [count("batch_sizes", each, 1) for each in some("batch_sizes", batch_sizes)]
+        self.momenta = [number("momenta", each, 0, 1) for each in some("momenta", momenta)]
+        if 1 in self.momenta:
+            raise ValueError(
+                f"Argument `momenta` must be below 1: else no step is ever forgotten. Received: momenta={momenta!r}."
+            )
 
     def build(self, hp: Any) -> keras.Model:
         """The model of a trial, compiled with your own rate: it is raised during `fit`."""
@@ -203,7 +206,8 @@ def _with_momentum(model: keras.Model, momentum: float) -> keras.Model:
     return new
 
 
-def _some(name: str, values: Any, lowest: int = 0) -> list[Any]:
+def some(name: str, values: Any, lowest: int = 0) -> list[Any]:
+    """`values` as a list of `lowest` at least."""
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) < lowest:
         raise ValueError(
             f"Argument `{name}` must be a sequence of the values that are searched. Received: {name}={values!r}. "

@@ -13,11 +13,11 @@ import numpy as np
 from kerasbn.arguments import count, positive
 from kerasbn.intervals import Interval, geometric_mean
 from kerasbn.layers.arguments import number, one_of
-from kerasbn.learning_rate_sweep import Sweep, feed
+from kerasbn.learning_rate_sweep import Sweep, feed, rate_range
 from kerasbn.table import table
 from kerasbn.transforms import batch_normalize
 from kerasbn.transforms.batch_normalization import Where
-from kerasbn.tuner.higher_learning_rate import ARMS
+from kerasbn.tuner.higher_learning_rate import ARMS, some
 
 #: How far apart the first rates are that are tried, before the interval between a stable and another one is halved.
 STRIDE = 4.0
@@ -128,7 +128,8 @@ def largest_stable_learning_rate(
         build: Function that gives a compiled model, called once a seed with what `over` says; or a compiled model,
             whose initial weights are then those of all seeds, which differ in their batches.
         data: A tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``, from which batches are drawn at random; or a
-            `tf.data.Dataset` or `PyDataset` of batches, repeated as needed.
+            `tf.data.Dataset` or `PyDataset` of batches, repeated as needed. A generator would give the first training
+            other batches than the next.
         over: Values for arguments of `build`, such as ``{"depth": (5, 10), "initialization_scale": (0.5, 1, 2)}``: all
             combinations are tried.
         arms: One or both of `"plain"` and `"normalized"`.
@@ -136,7 +137,7 @@ def largest_stable_learning_rate(
         steps: Integer, not below 4, of each training: enough for the network to learn something.
         start: Positive float, the rate tried first; `None` for that of the optimizer.
         lowest: Positive float: no lower rate is tried.
-        highest: Positive float: no higher rate is tried.
+        highest: Float above `lowest`: no higher rate is tried.
         tolerance: Float above 1, the factor to which the result is narrowed down.
         explosion: Positive float.
         keep: Float in [0, 1].
@@ -154,6 +155,7 @@ def largest_stable_learning_rate(
 
     Raises:
         ValueError: If an argument is out of its range; if `build` gives a model that is not compiled.
+        TypeError: If `data` are nothing that gives batches, or a generator, which gives them once.
 
     Example:
     >>> import numpy as np
@@ -172,19 +174,16 @@ def largest_stable_learning_rate(
         J. Bjorck et al., Understanding Batch Normalization, 2018, https://arxiv.org/abs/1806.02375: Sec. 3, Fig. 1, 3.
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 3.3, 4.2.2.
     """
-    over = dict(over or {})
+    over = {name: some(f"over[{name!r}]", values, lowest=1) for name, values in (over or {}).items()}
     if over and isinstance(build, keras.Model):
         raise ValueError(
             f"Argument `over` needs a function as `build`, to call with its values. Received: model {build.name!r} and "
             f"over={over!r}. Give `def build({', '.join(over)}): ...`."
         )
-    arms = [one_of("arms", arm, ARMS) for arm in arms]
+    arms = [one_of("arms", arm, ARMS) for arm in some("arms", arms, lowest=1)]
     steps, seeds, tolerance = count("steps", steps, 4), count("seeds", seeds, 1), positive("tolerance", tolerance)
-    lowest, highest, explosion = (
-        positive("lowest", lowest),
-        positive("highest", highest),
-        positive("explosion", explosion),
-    )
+    lowest, highest = rate_range(lowest, highest)
+    explosion = positive("explosion", explosion)
     start = None if start is None else positive("start", start)
     normal_loss = None if normal_loss is None else positive("normal_loss", normal_loss)
     keep, batch_size = number("keep", keep, 0, 1), count("batch_size", batch_size, 1)
@@ -195,13 +194,13 @@ def largest_stable_learning_rate(
         setting = dict(zip(over, values, strict=True))
         rates: dict[str, list[float]] = {arm: [] for arm in arms}
         for seed in range(seeds):
+            given = feed(data, batch_size, seed, again=True)
             plain: Any = build if isinstance(build, keras.Model) else build(**setting)
             if not plain.compiled:
                 raise ValueError(
                     "Argument `build` must give a compiled model: its optimizer has the learning rate that is tried. "
                     f"Received: {plain.name!r}, which is not. Call model.compile(...) first."
                 )
-            given = feed(data, batch_size, seed)
             for arm in arms:
                 model = plain if arm == "plain" else batch_normalize(plain, where, **layer_arguments)
                 tell = partial(on_trial, setting, arm, seed) if on_trial else None
