@@ -176,6 +176,91 @@ def test_every_so_many_steps():
     assert [row["step"] for row in monitor.history] == [0, 4, 8, 12, 16]
 
 
+def rows_of(path):
+    with open(path) as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("every", [None, 3])
+def test_a_resumed_training_goes_on_as_if_it_had_not_ended(every, tmp_path):
+    """It counted steps from 0 again, forgot the history and wrote over the file."""
+    settings = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    alone = monitors.ActivationPercentiles(X, ["sigmoid"], every=every, file=tmp_path / "alone.csv")
+    network().fit(X, Y, epochs=3, callbacks=[alone], **settings)
+    model, path = network(), tmp_path / "resumed.csv"
+    monitor = monitors.ActivationPercentiles(X, ["sigmoid"], every=every, file=path)
+    model.fit(X, Y, epochs=1, callbacks=[monitor], **settings)
+    model.fit(X, Y, epochs=2, initial_epoch=1, callbacks=[monitor], **settings)
+    assert monitor.history == alone.history[: len(monitor.history)] and rows_of(path) == monitor.history
+
+    process = monitors.ActivationPercentiles(X, ["sigmoid"], every=every, file=path)  # a new one
+    model.fit(X, Y, epochs=3, initial_epoch=2, callbacks=[process], **settings)
+    assert process.history[0]["step"] == 8 and process.history[-1] == alone.history[-1]
+    expected = alone.history if every is None else [row for row in alone.history if row["step"] < 8]
+    assert rows_of(path) == (expected if every is None else expected + process.history)
+
+    model.fit(X, Y, callbacks=[process], **settings)  # from epoch 0
+    assert [row["step"] for row in process.history] == ([0, 4] if every is None else [0, 3])
+    assert rows_of(path) == process.history
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_epoch_that_was_interrupted_comes_again(place, tmp_path):
+    """What was measured after the backup is taken back with it; before training means the weights of the backup."""
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 7:
+                raise KeyboardInterrupt
+
+    def fit(*callbacks):
+        monitor = monitors.ActivationPercentiles(X, ["sigmoid"], every=1, file=tmp_path / "out.csv")
+        watched = [keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+        watched.insert(place, monitor)
+        network().fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[*watched, *callbacks])
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupt())
+    assert [row["step"] for row in rows_of(tmp_path / "out.csv")] == list(range(8))
+    interrupted = rows_of(tmp_path / "out.csv")
+    fit()
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["step"] for row in rows] == list(range(9)) and rows[:5] == interrupted[:5]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_data_of_unknown_length_go_on_from_the_last_row():
+    monitor, model = monitors.ActivationPercentiles(X, ["sigmoid"]), network()
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).filter(lambda x, y: True)
+    for epoch in range(2):
+        model.fit(data, initial_epoch=epoch, epochs=epoch + 1, callbacks=[monitor], shuffle=False, verbose=0)
+    assert [row["step"] for row in monitor.history] == [0, 4, 8]
+
+
+def test_the_start_of_a_shift_is_that_of_the_first_training():
+    settings = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    alone, resumed = (monitors.CovariateShift(X, ["sigmoid"]) for _ in range(2))
+    network().fit(X, Y, epochs=2, callbacks=[alone], **settings)
+    model = network()
+    for epoch in range(2):
+        model.fit(X, Y, initial_epoch=epoch, epochs=epoch + 1, callbacks=[resumed], **settings)
+    assert resumed.history == alone.history and len(resumed.channels) == 3
+    assert resumed.history[-1]["shift/sigmoid/mean/start"] > 0
+
+
+@pytest.mark.parametrize(
+    "content", ["step,other\n0,1.0\n", "step,percentile/sigmoid/50\n0,a\n", "0,1,2\n3,4,5\n", "step\n1,2"]
+)
+def test_a_file_of_something_else_is_not_gone_on_with(content, tmp_path):
+    path = tmp_path / "out.csv"
+    path.write_text(content)
+    model = network()
+    with pytest.raises(ValueError, match=r"`file` must be one that this monitor wrote.*out\.csv"):
+        monitor = monitors.ActivationPercentiles(X, ["sigmoid"], percentiles=[50], file=path)
+        model.fit(X, Y, initial_epoch=1, epochs=2, callbacks=[monitor], verbose=0)
+    assert path.read_text() == content and model.optimizer.iterations == 0
+
+
 def test_percentiles_are_those_of_the_inputs():
     model = network()
     monitor = monitors.ActivationPercentiles(X, ["sigmoid"], percentiles=[0, 50, 100], unit=1)
@@ -203,7 +288,7 @@ def test_a_shift_in_training_has_the_moments_of_the_batch():
     before = monitors.CovariateShift(X, ["bn"], training=True)
     model = network()
     model.optimizer.learning_rate = 0.0
-    model.fit(X, Y, verbose=0, callbacks=[Stretch(), monitor, before])
+    model.fit(X, Y, verbose=0, callbacks=[monitor, before, Stretch()])
     assert before.history[-1]["shift/bn/deviation/start"] == pytest.approx(math.log(4), rel=1e-4)
     assert monitor.history[-1]["shift/bn/deviation/start"] < 0.02  # what epsilon does
 
@@ -221,7 +306,7 @@ def test_step_and_start():
     model.compile(keras.optimizers.SGD(0.0), "mse")
     x = RANDOM.normal(size=(64, 1)).astype("float32")
     monitor = monitors.CovariateShift(x, ["b"])
-    model.fit(x, x, epochs=3, verbose=0, callbacks=[Scale(), monitor])
+    model.fit(x, x, epochs=3, verbose=0, callbacks=[monitor, Scale()])
     assert [row["shift/b/deviation/step"] for row in monitor.history] == pytest.approx(
         [0, *[math.log(2)] * 3], abs=1e-6
     )

@@ -26,7 +26,8 @@ class ActivationPercentiles(Monitor):
         training: Whether the model is called as in training, so that normalizations take the moments of `x`; otherwise
             their moving statistics. Nothing of the model is changed by it.
         every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
-        file: Path of a CSV file that gets a line for each measurement, or `None`.
+        file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
+            one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
 
     Attributes:
@@ -147,7 +148,8 @@ class ActivationStatistics(Monitor):
         of: `"input"` or `"output"`: what of the layers.
         training: Whether the model is called as in training, with the moments of `x`. Nothing of it is changed.
         every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
-        file: Path of a CSV file that gets a line for each measurement, or `None`.
+        file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
+            one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
 
     Attributes:

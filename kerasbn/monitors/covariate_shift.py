@@ -80,6 +80,7 @@ class CovariateShift(Monitor):
     Each measurement compares the inputs now with those of the measurement before ("step") and of the first ("start");
     see `covariate_shift` for the distances. History, logs, CSV and TensorBoard get the median over the channels,
     which one dead channel does not move, as ``shift/<layer>/<distance>/<step or start>``; `channels` has all channels.
+    A `fit` that is resumed keeps the start of the first one; a new process, which does not have it, starts there.
 
     It costs a forward pass of `x` and a sort of what comes in at each layer, which is kept twice, in float64: for 500
     images, 14 x 14 positions and 64 channels 50 MB each time. Take as few layers and examples as will do.
@@ -92,7 +93,8 @@ class CovariateShift(Monitor):
             their moving statistics. Nothing of the model is changed by it.
         bins: Integer above 1, of the histograms.
         every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
-        file: Path of a CSV file that gets a line for each measurement, or `None`.
+        file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
+            one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
 
     Attributes:
@@ -142,8 +144,10 @@ class CovariateShift(Monitor):
 
     def begin(self) -> None:
         """Reads what there is before training."""
-        self._first = self._last = self._read()
-        self.channels = []
+        self._last = self._read()
+        if not self.history:
+            self._first = self._last
+        self.channels = self.channels[: len(self.history)]
 
     def measure(self) -> dict[str, float]:
         """The shift of each layer since the last measurement and since the first."""

@@ -149,7 +149,8 @@ class GradientStatistics(Monitor):
         y: What they should give.
         layers: Names of layers, or a function from a layer to whether it is meant.
         every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
-        file: Path of a CSV file that gets a line for each measurement, or `None`.
+        file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
+            one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
 
     Attributes:

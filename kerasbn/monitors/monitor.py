@@ -15,7 +15,12 @@ from kerasbn.files import whole
 
 
 class Monitor(keras.callbacks.Callback):
-    """Measures before training, and then at the end of each epoch or every so many steps.
+    """Measures before the first step, and then at the end of each epoch or every so many steps.
+
+    A `fit` that begins with epoch 0 begins anew, and writes over `file`. One with an `initial_epoch`, or after
+    `keras.callbacks.BackupAndRestore`, goes on: steps count from ``initial_epoch`` times those of an epoch (from the
+    last measurement, where Keras does not know how many these are), and what was measured up to there stays, in
+    `history` and in `file`. A new process has no `history`, and begins it by measuring where it resumes.
 
     Subclasses define `measure`, from nothing to numbers by name, and if they read values in the model, `make_probe`.
 
@@ -35,7 +40,9 @@ class Monitor(keras.callbacks.Callback):
         self.file = None if file is None else Path(file)
         self.log_dir = log_dir
         self.history: list[dict[str, float]] = []
+        self._earlier: list[dict[str, float]] = []  # what is in the file of a process before
         self._step = self._before_epoch = 0
+        self._begun = False
         self._writer: Any = None
         self._probe: Any = None
         self._traced: Any = None
@@ -45,7 +52,7 @@ class Monitor(keras.callbacks.Callback):
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Called before the first measurement of a `fit`, when the model is there."""
+        """Called before the first step of a `fit`; what `history` has is what stays of it."""
 
     def make_probe(self) -> Any:
         """What reads `self.model`, to be traced."""
@@ -63,13 +70,29 @@ class Monitor(keras.callbacks.Callback):
         return self._probe
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Measures what there is before training."""
-        self.history, self._step, self._before_epoch = [], 0, 0
+        """Waits for the first epoch: until then a backup may be restored, and it is not known which that is."""
+        self._begun = False
         self._probe = self._traced = None
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Measures what there is before the first step."""
+        if self._begun:
+            return
+        self._begun = True
+        if not epoch:
+            self.history, self._earlier = [], []
+        elif not self.history and self.file is not None and self.file.exists():
+            self._earlier = _read(self.file)
+        last = [0, *(int(row["step"]) for row in (*self._earlier, *self.history))][-1]
+        steps = self.params.get("steps")
+        self._step = self._before_epoch = epoch * steps if steps else last
+        self.history = [row for row in self.history if row["step"] <= self._step]
         self.begin()
-        self._measure()
+        if not self.history:
+            self._earlier = [row for row in self._earlier if row["step"] < self._step]
+            self._measure()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Measures if it is time."""
@@ -93,6 +116,8 @@ class Monitor(keras.callbacks.Callback):
     def _measure(self) -> None:
         with np.errstate(all="ignore"):  # what is not finite is to be seen, not to end a training
             row = {"step": self._step, **self.measure()}
+        if self._earlier and self._earlier[0].keys() != row.keys():
+            raise _not_ours(self.file, f"with {list(self._earlier[0])} instead of {list(row)}")
         self.history.append(row)
         if self._writer is not None:
             with self._writer.as_default(step=self._step):
@@ -101,7 +126,23 @@ class Monitor(keras.callbacks.Callback):
                         tf.summary.scalar(name, value)
                 self._writer.flush()
         if self.file is not None:
-            _write(self.file, self.history)
+            _write(self.file, [*self._earlier, *self.history])
+
+
+def _read(file: Path) -> list[dict[str, float]]:
+    try:
+        with file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        return [{"step": int(row.pop("step"))} | {name: float(value) for name, value in row.items()} for row in rows]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise _not_ours(file, f"which cannot be read ({error!r})") from error
+
+
+def _not_ours(file: Path | None, what: str) -> ValueError:
+    return ValueError(
+        f"Argument `file` must be one that this monitor wrote, or new, where a training is resumed. Received: {file}, "
+        f"{what}. Give another name, or remove it."
+    )
 
 
 def _write(file: Path, rows: list[dict[str, float]]) -> None:
