@@ -42,6 +42,7 @@ def freeze(model: keras.Model, layers: Selection = None, *, parameters: bool = T
 
     Raises:
         ValueError: If no batch normalization is meant, or `layers` names a layer that is not there.
+        TypeError: If `model` is no Keras model or layer.
 
     Example:
     >>> import kerasbn
@@ -81,6 +82,7 @@ def unfreeze(model: keras.Model, layers: Selection = None) -> None:
 
     Raises:
         ValueError: If no batch normalization is meant, or `layers` names a layer that is not there.
+        TypeError: If `model` is no Keras model or layer.
 
     Example:
     >>> import kerasbn

@@ -121,6 +121,7 @@ def recalibrate(
         ValueError: If an argument is out of its range; if `layers` names one that is not there; if there is no batch
             normalization or none that gets values; if the data have no batch; if a layer gets values that are not
             finite.
+        TypeError: If `model` is no Keras model, or `data` nothing that gives batches.
 
     Example:
     >>> import kerasbn

@@ -9,6 +9,7 @@ from kerasbn.arguments import a_model
 
 #: `None` for all; a name or several; or a function of a layer that says whether it is meant. A layer stands for all in
 #: it, also a nested model; the model itself is not asked for.
+#: What a monitor reads is meant otherwise: `kerasbn.monitors.probe.Layers`.
 Selection = str | Sequence[str] | Callable[[keras.Layer], bool] | None
 
 

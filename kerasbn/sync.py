@@ -1,4 +1,4 @@
-"""Moments over replicas: the only file that knows `tf.distribute`.
+"""Moments over replicas: the only file with collectives.
 
 XLA cannot compile a collective of several CPU replicas, so what is here stays between kernels and never inside one.
 Every collective is an all-reduce, the one that every strategy has. Where replicas must see each other's values, each

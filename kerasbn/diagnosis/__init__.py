@@ -67,6 +67,7 @@ def diagnose(
 
     Raises:
         ValueError: As `kerasbn.recalibrate`, but for statistics that are not finite, which are found.
+        TypeError: If `model` is no Keras model, or `data` nothing that gives batches.
 
     Example:
     >>> import kerasbn

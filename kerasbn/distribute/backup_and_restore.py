@@ -18,6 +18,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         **kwargs: `save_freq`, `double_checkpoint` and `delete_checkpoint`, as in Keras. With `double_checkpoint=True` a
             worker that dies while it writes leaves the backup before.
 
+    Raises:
+        ValueError: If `backup_dir` is empty, or `save_freq` neither `"epoch"` nor an integer.
+        TypeError: If Keras's has no such argument.
+
     Example:
         >>> import kerasbn
         >>> callback = kerasbn.distribute.BackupAndRestore("/shared/backup", double_checkpoint=True)

@@ -21,6 +21,9 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         inner_optimizer: The `keras.optimizers.Optimizer` to scale the loss for.
         **kwargs: `initial_scale`, `dynamic_growth_steps` and the others of Keras's.
 
+    Raises:
+        ValueError: If Keras's has no such argument, or it belongs to `inner_optimizer`, as `clipnorm` does.
+
     Example:
         >>> import keras, kerasbn
         >>> optimizer = kerasbn.distribute.LossScaleOptimizer(keras.optimizers.SGD(0.1))

@@ -62,6 +62,11 @@ class MirroredStrategy(_ForKeras, tf.distribute.MirroredStrategy):
             `tf.config.set_logical_device_configuration`.
         cross_device_ops: A `tf.distribute.CrossDeviceOps`, or `None` for TensorFlow's choice on accelerators.
 
+    Raises:
+        AssertionError: If `devices` names one twice.
+        ValueError: If what `devices` has is no name of a device; in training, with ``compile(jit_compile=True)`` and
+            several CPUs, whose collectives XLA cannot compile.
+
     Example:
         >>> import keras, kerasbn
         >>> strategy = kerasbn.distribute.MirroredStrategy(["CPU:0"])  # on all GPUs: MirroredStrategy()
@@ -109,4 +114,8 @@ class MultiWorkerMirroredStrategy(_ForKeras, tf.distribute.MultiWorkerMirroredSt
     Args:
         cluster_resolver: A `tf.distribute.cluster_resolver.ClusterResolver`; by default one that reads ``TF_CONFIG``.
         communication_options: A `tf.distribute.experimental.CommunicationOptions`, or `None` for TensorFlow's choice.
+
+    Raises:
+        ValueError: If `cluster_resolver` is none; if ``TF_CONFIG`` is not JSON, or its task is not in its cluster; in
+            training, with ``compile(jit_compile=True)`` and several CPUs, whose collectives XLA cannot compile.
     """

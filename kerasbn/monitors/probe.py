@@ -13,7 +13,9 @@ from kerasbn.layers.arguments import one_of
 from kerasbn.snapshot import RandomState, Snapshot
 from kerasbn.transforms.graph import Graph
 
-#: Which layers: names, or a function that says whether a layer is meant.
+#: Which layers: names, or a function that says whether a layer is meant. Those of the model itself, as it is in its
+#: graph that values are read; and always some, as those of all would be too many. `kerasbn.selection.Selection`, which
+#: has the same name as an argument, is of layers at any depth, and may be `None`.
 Layers = Sequence[str] | Callable[[keras.layers.Layer], bool]
 
 

@@ -28,6 +28,7 @@ def replace_activations(model: keras.Model, activation: str, *, changes: list[Ch
 
     Raises:
         ValueError: If `activation` is not known; if `model` is not functional or Sequential.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> layers = [keras.layers.Dense(5, "relu", name="hidden"), keras.layers.Dense(2, "softmax")]

@@ -113,6 +113,7 @@ def batch_normalize(
         ValueError: If `where` or a layer argument is not one of those allowed; if `model` is not functional or
             Sequential, or has linear layers in a nested model that is not (unless `where` is a function that gives
             `None` for it); if layers share a nonlinearity behind which each would need a normalization of its own.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> layers = [keras.layers.Dense(5, activation="relu", name="hidden"), keras.layers.Dense(2, name="logits")]

@@ -52,6 +52,7 @@ def fold(model: keras.Model, *, changes: list[Change] | None = None) -> keras.Mo
 
     Raises:
         ValueError: If `model` is not functional or Sequential, or has a normalization that is not built.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> normalization = keras.layers.BatchNormalization(beta_initializer="ones", name="bn")

@@ -32,6 +32,7 @@ def scale_initialization(
     Raises:
         ValueError: If `factor` is out of its range; if `layers` names one that is not there; if `model` is not built,
             or not functional or Sequential.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> import numpy as np

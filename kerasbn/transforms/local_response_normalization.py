@@ -38,6 +38,7 @@ def remove_local_response_normalization(model: keras.Model, *, changes: list[Cha
     Raises:
         ValueError: If `model` is not functional or Sequential, or has such a layer in a nested model that is not; if a
             `Lambda` normalizes local responses and does something else as well.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> from kerasbn import LocalResponseNormalization

@@ -67,6 +67,7 @@ def reduce_photometric_distortions(
     Raises:
         ValueError: If `factor` is out of its range; if `model` is not functional or Sequential, or has such a layer
             in a nested model that is not.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> augment = keras.Sequential([keras.layers.RandomBrightness(0.2), keras.layers.RandomSaturation((0.25, 0.75))])

@@ -44,6 +44,7 @@ def scale_weight_decay(
     Raises:
         ValueError: If `factor` is negative; if `model` is not functional or Sequential; if a regularizer is hidden in
             a layer whose configuration does not show it.
+        TypeError: If `model` is no Keras model.
 
     Example:
     >>> layer = keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.01))
