@@ -40,7 +40,6 @@ class StopOnDivergence(keras.callbacks.Callback):
     Example:
     >>> import numpy as np
     >>> import keras
-    import numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
     >>> model.compile(keras.optimizers.SGD(1e9), "mse")
     >>> x = y = np.ones((64, 1))
