@@ -8,7 +8,7 @@ import keras
 from kerasbn.arguments import a_model
 
 #: `None` for all; a name or several; or a function of a layer that says whether it is meant. A layer stands for all in
-#: it, also a nested model; the model itself is not asked for.
+#: it, also a nested model; a function is asked of the model itself, too, so it should look at the class as well.
 #: What a monitor reads is meant otherwise: `kerasbn.monitors.probe.Layers`.
 Selection = str | Sequence[str] | Callable[[keras.Layer], bool] | None
 
@@ -18,12 +18,7 @@ def layers_in(root: keras.Layer, layers: Selection = None) -> Iterator[tuple[ker
 
     Each comes once, but one that is shared may come twice: on a way through a layer that is meant, and on another.
     """
-    meant = _predicate(layers)
-
-    def asked(layer: keras.Layer) -> bool:
-        return meant(layer) and not (layer is root and isinstance(root, keras.Model))
-
-    return _layers_in(root, asked, False, set())
+    return _layers_in(root, _predicate(layers), False, set())
 
 
 def check_names(layers: Selection, there: Iterable[str], kind: str, of_kind: Iterable[str]) -> None:

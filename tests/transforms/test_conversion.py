@@ -154,7 +154,6 @@ def test_classes_of_their_own_are_refused_by_name():
     new = convert(
         model, layers=lambda layer: isinstance(layer, keras.layers.BatchNormalization) and layer.name != "mine"
     )
-    assert convert(model, layers=lambda layer: layer.name != "mine").get_config() == new.get_config()
     assert [type(layer) for layer in new.layers] == [Own, BatchNorm]
     assert [type(layer) for layer in to_keras(new).layers] == [Own, L.BatchNormalization]
 
