@@ -59,8 +59,15 @@ def two_digits(number: float) -> float:
 # examples.accelerate, examples.mnist_sigmoid
 
 ACCELERATE = Source("examples/accelerate/results/cifar10/results.json")
+INCEPTION = Source("examples/inception/results/cifar10/results.json")
 MNIST = Source("examples/mnist_sigmoid/results/mnist/results.json")
 MNIST_RATE_1 = Source("examples/mnist_sigmoid/results/mnist_rate_1/results.json")
+
+
+def fewer_and_accuracy(content: dict, network: str) -> Numbers:
+    row = content["summary"]["networks"][network]
+    accuracy = [100 * row["max_accuracy"][name] for name in ("mean", "stdev")]
+    return [*(row["times_fewer_steps"][name] for name in ("mean", "low", "high")), *accuracy]
 
 
 def points_higher(content: dict) -> float:
@@ -241,6 +248,24 @@ CLAIMS = [
         "{:.1f} times fewer steps, {:.1f} % ± {:.1f} against {:.1f} % ± {:.1f} (three seeds)",
         ACCELERATE,
         lambda c: [c["summary"]["accelerated"]["times_fewer_steps"]["mean"], *finals(c, "accelerated", "baseline")],
+    ),
+    Claim(
+        REPRODUCTION,
+        "baseline of 6,000 steps: {:.1f} ({:.1f} to {:.1f}) times, {:.1f} % ± {:.1f} against",
+        INCEPTION,
+        lambda c: fewer_and_accuracy(c, "bn_baseline"),
+    ),
+    Claim(
+        REPRODUCTION,
+        "{:.1f} ({:.1f} to {:.1f}) times, {:.1f} % ± {:.1f} (three seeds); digits",
+        INCEPTION,
+        lambda c: fewer_and_accuracy(c, "bn_x5"),
+    ),
+    Claim(
+        REPRODUCTION,
+        "{:.1f} ({:.1f} to {:.1f}) times, {:.1f} % ± {:.1f} against BN-x5's",
+        INCEPTION,
+        lambda c: fewer_and_accuracy(c, "bn_x30"),
     ),
     Claim(
         REPRODUCTION,
