@@ -3,26 +3,24 @@
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from examples.errors import Refused
 from examples.folder import held
 
 
-def run(work: Callable[[], None], out: Path | None = None, goes_on: bool = True) -> int:
+def run(work: Callable[[], int | None], out: Path | None = None, goes_on: bool = True) -> int:
     """The exit code of a command: 0, 2 with a sentence if it cannot do what it is asked, 130 if it is interrupted.
 
     Args:
-        work: What it does.
+        work: What it does. It may give another exit code, if it failed otherwise and has said so.
         out: The folder that it writes into, which nobody else writes into meanwhile.
         goes_on: Whether the same command goes on where it was interrupted, rather than from the start.
     """
     try:
-        if out is None:
-            work()
-        else:
-            with held(out):
-                work()
+        with nullcontext() if out is None else held(out):
+            return work() or 0
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
@@ -33,7 +31,6 @@ def run(work: Callable[[], None], out: Path | None = None, goes_on: bool = True)
         kept = " What was measured is kept; the same command goes on from there." if goes_on else ""
         print(f"Interrupted.{kept}", file=sys.stderr)
         return 130
-    return 0
 
 
 def report(

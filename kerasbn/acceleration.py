@@ -1,6 +1,5 @@
 """All seven changes of Sec. 4.2.1 of Ioffe & Szegedy (2015) in one call."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -175,13 +174,13 @@ def accelerate(
             "Argument `model` must be compiled: its optimizer has the learning rate that is raised. "
             f"Received: {model.name!r}, which is not. Call model.compile(...) first."
         )
-    for name, value, highest in (
-        ("dropout", dropout, 1),
-        ("weight_decay", weight_decay, math.inf),
-        ("photometric_distortions", photometric_distortions, 1),
-    ):
-        if value is not None:
-            number(name, value, 0, highest)
+    # All are checked before anything is made.
+    if dropout is not None:
+        dropout = number("dropout", dropout, 0, 1)
+    if weight_decay is not None:
+        weight_decay = number("weight_decay", weight_decay, 0)
+    if photometric_distortions is not None:
+        photometric_distortions = number("photometric_distortions", photometric_distortions, 0, 1)
     if where is None and layer_arguments:
         raise ValueError(
             "Arguments of `BatchNorm` must be left out if `where` is None, which puts none into the model. "

@@ -1,12 +1,12 @@
 """Checks of arguments that are needed outside of the layers; those of the layers are in `layers/arguments.py`."""
 
-__all__ = ["a_model", "built", "count", "positive"]
-
 from typing import Any
 
 import keras
 
 from kerasbn.layers.arguments import count, number
+
+__all__ = ["a_model", "built", "count", "positive"]
 
 
 def positive(name: str, value: Any) -> float:

@@ -160,10 +160,11 @@ def commands():
     from examples.ensemble.__main__ import main as ensemble
     from examples.inception.__main__ import main as inception
     from examples.initialisation.__main__ import main as initialisation
+    from examples.multi_worker.__main__ import main as multi_worker
     from examples.understanding.__main__ import main as understanding
 
     found = {"mnist_sigmoid": mnist_sigmoid, "accelerate": accelerate, "inception": inception}
-    found |= {"covariate_shift": covariate_shift, "ensemble": ensemble}
+    found |= {"covariate_shift": covariate_shift, "ensemble": ensemble, "multi_worker": multi_worker}
     return found | {"initialisation": initialisation, "understanding": understanding}
 
 

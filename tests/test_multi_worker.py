@@ -34,6 +34,8 @@ def example(tmp_path, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # What is started in the background of a script inherits that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -67,6 +69,22 @@ def test_workers_train_like_one_process_also_after_one_was_killed(tmp_path):
     assert "Collective ops is aborted" in survivor and "Another worker has died. Start all again" in survivor
     assert survivor.count("Epoch 1/4") == survivor.count("Epoch 2/4") == 1 < survivor.count("Epoch 3/4")
     assert difference(output) < 1e-9
+
+
+def test_an_interrupt_ends_all_workers(tmp_path):
+    """In a terminal they get it, too. From a script only the command does, which ends them."""
+    with example(tmp_path, "--workers", "2", "--epochs", "100") as process:
+        try:
+            workers = [int(pid) for pid in re.findall(r"process (\d+)", process.stdout.readline())]
+            assert len(workers) == 2
+            process.send_signal(signal.SIGINT)
+            output = process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+    assert process.returncode == 130 and output == "Interrupted.\n"
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            kill(worker, 0)
 
 
 def test_one_that_keeps_dying_is_reported(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from examples.errors import Refused
+from examples import command
 from examples.multi_replica.options import add_training_options, training_options
 from examples.multi_worker.cluster import Cluster, how_it_ended
 from examples.options import positive
@@ -32,20 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     out = getattr(options, "out", Path("runs/multi_worker") / options.dataset).resolve()
-    try:
-        import numpy as np
+    return command.run(lambda: _run(options, out), out, goes_on=False)
 
-        from examples.mnist_sigmoid.data import load
-        from examples.multi_replica.compare import Training, table
 
-        load(options.dataset, getattr(options, "data_dir", None))
-    except ModuleNotFoundError as error:
-        print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
-        return 2
-    except Refused as error:
-        print(error, file=sys.stderr)
-        return 2
+def _run(options: argparse.Namespace, out: Path) -> int:
+    import numpy as np
 
+    from examples.mnist_sigmoid.data import load
+    from examples.multi_replica.compare import Training, table
+
+    load(options.dataset, getattr(options, "data_dir", None))  # is there, before any process is started
     forwarded = []
     for name, value in training_options(options).items():
         if value is not None:
@@ -53,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     trainings = []
     for name, workers in ((f"{options.workers} workers", options.workers), ("one process", 0)):
         folder = out / name.replace(" ", "-")
-        if not run(name, workers, forwarded, folder, options.restarts, options.timeout):
+        if not _train(name, workers, forwarded, folder, options.restarts, options.timeout):
             return 1
         result = json.loads((folder / "result.json").read_text())
         with np.load(folder / "weights.npz") as file:
@@ -63,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(name: str, workers: int, arguments: list[str], folder: Path, restarts: int, timeout: float) -> bool:
+def _train(name: str, workers: int, arguments: list[str], folder: Path, restarts: int, timeout: float) -> bool:
     """Trains, as often as it takes, up to `restarts` times more; whether it succeeded."""
     # What an earlier run has left, maybe of other settings.
     shutil.rmtree(folder / "backup", ignore_errors=True)

@@ -95,8 +95,8 @@ class PopulationStatistics(keras.callbacks.Callback):
         They stay for the weights that they belong to: `SwapEMAWeights(swap_on_epoch=True)` leaves its own in the model
         when `fit` ends, and takes them out when the next one begins.
         """
-        same = self._recalibrator is not None and self._recalibrator.model is self.model
-        if self._moving and not (same and not self._exchanged()):
+        other = self._recalibrator is None or self._recalibrator.model is not self.model
+        if self._moving and (other or self._exchanged()):
             self._moving = None
 
     def on_test_begin(self, logs: Any = None) -> None:
