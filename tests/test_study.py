@@ -27,8 +27,6 @@ SMALL = ["--trials", "4", "--seeds", "2", "--steps", "12", "--stable-steps", "0"
 FILES = ["curves.png", "parallel.png", "rates.png", "report.html", "trials.csv"]
 PREPARED = ROOT.parent / "shared" / "tensorflow_datasets"
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 
 def start(out, *arguments):
     command = [sys.executable, "-u", "-m", "tuning.study", *SMALL, "--out", str(out), *arguments]

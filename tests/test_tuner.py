@@ -20,8 +20,6 @@ pytest.importorskip("tensorboard")
 from kerasbn import tuner  # noqa: E402
 from kerasbn.tuner import tuners  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
 Y = np.arange(32) % 2  # which X does not tell: a network with huge weights is wrong in every batch
 DEADLY = 1e30

@@ -15,8 +15,6 @@ pytest.importorskip("tensorboard")
 
 from kerasbn import tuner  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 Y = np.arange(16) % 2
 RATE = 0.01

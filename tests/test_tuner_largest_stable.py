@@ -14,8 +14,6 @@ pytest.importorskip("tensorboard")
 from kerasbn import tuner
 from kerasbn.tuner.higher_learning_rate import ARMS
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
-
 X = np.random.default_rng(0).normal(size=(64, 1)).astype("float32")
 
 
