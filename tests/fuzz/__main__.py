@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="end with the run that this time ends in")
     parser.add_argument("--rounds", type=int, help="end after so many runs of each file")
-    parser.add_argument("--times", type=float, default=5, help="examples in a run, for each that CI has (default: 5)")
+    parser.add_argument("--times", type=float, default=10, help="examples in a run, for each that CI has (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each has the next (default: 0)")
     parser.add_argument("--log", type=Path, help="a file that a line of JSON is appended to after each run")
     parser.add_argument("files", nargs="*", metavar="file", help=f"{', '.join(FILES)} (default: all)")

@@ -16,7 +16,7 @@ COUNTS: Counter[str] = Counter()
 COUNTS_FILE = "KERASBN_FUZZ_COUNTS"
 
 #: Of the long profile, for each example that continuous integration has.
-TIMES = float(os.environ.get("KERASBN_FUZZ_TIMES", "50"))
+TIMES = float(os.environ.get("KERASBN_FUZZ_TIMES", "10"))
 
 
 def register() -> None:
