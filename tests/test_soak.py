@@ -32,8 +32,8 @@ def test_the_verdict_names_what_grows():
         assert said == f"{name} grew from 5 to 6"
     come_and_go = [replace(each, threads=4 + i % 2) for i, each in enumerate(steady)]
     assert soak.verdict(come_and_go) == []
-    slowly = [replace(each, megabytes=500 + 0.5 * i) for i, each in enumerate(steady)]
-    assert soak.verdict(slowly) == ["memory grew by 5.00 MB in 1,000 steps, more than 1"]
+    slowly = [replace(each, megabytes=500 + 0.8 * i) for i, each in enumerate(steady)]
+    assert soak.verdict(slowly) == ["memory grew by 8.00 MB in 1,000 steps, more than 2"]
     much = [replace(each, step=10 * each.step, megabytes=500 + 2 * i) for i, each in enumerate(steady)]
     assert soak.verdict(much)[0].startswith("memory grew by 46.0 MB, more than 32")
 
