@@ -192,6 +192,9 @@ def test_a_second_study_is_kept_out(in_use, capsys):
         assert study.main(["--out", str(folder), *more]) == 2
         assert f"Another process is writing into {folder}" in capsys.readouterr().err
     assert not list(folder.iterdir())
+    assert not [
+        name for name in os.environ if name.startswith("KERASTUNER_")
+    ]  # or the next search would wait for others
 
 
 def test_a_folder_that_cannot_be_one(tmp_path, capsys):

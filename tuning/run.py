@@ -92,12 +92,13 @@ def member(options: argparse.Namespace, out: Path, asked: Settings) -> int:
         )
     images = data(options.dataset, options.data_dir, options.download)
     chief = options.worker_id == "chief"
-    os.environ |= {
-        "KERASTUNER_TUNER_ID": options.worker_id,
-        "KERASTUNER_ORACLE_IP": host,
-        "KERASTUNER_ORACLE_PORT": port,
-    }
     with held(out) if chief else nullcontext():
+        # Not before: what is refused must leave no cluster in this process's environment.
+        os.environ |= {
+            "KERASTUNER_TUNER_ID": options.worker_id,
+            "KERASTUNER_ORACLE_IP": host,
+            "KERASTUNER_ORACLE_PORT": port,
+        }
         if chief:
             _begin(out, asked, options.resume)
         search(out, asked, images, on_trial=lambda name: print(_line(out, name, asked), flush=True))
