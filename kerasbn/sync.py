@@ -5,7 +5,7 @@ Every collective is an all-reduce, the one that every strategy has. Where replic
 writes its own into a slot of a larger tensor, and the slots are added.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -55,27 +55,27 @@ def sum_over_replicas(x: tf.Tensor, group_size: int | None = None) -> tf.Tensor:
     )
 
 
-def mean_over_replicas(values: Mapping[str, tf.Tensor], counted: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The mean of each value over the replicas on which it counts, in one collective; where it counts on none, itself.
+def mean_over_replicas(values: Sequence[tf.Tensor], count: tf.Tensor) -> list[tf.Tensor]:
+    """The mean of each value over the replicas on which something counts, in one collective.
 
     Args:
         values: Tensors of one shape and dtype.
-        counted: Booleans of that shape.
+        count: Of that shape. A replica has no part in the means where it is 0; where it is on all, values stay.
 
     Returns:
-        The same tensors on all replicas, by the same names; those given where there is one replica.
+        The same tensors on all replicas, in the same order; those given where there is one replica.
     """
     context = _several_replicas()
     if context is None:
-        return dict(values)
-    packed = tf.stack([*values.values()])
-    share = tf.cast(counted, packed.dtype)
+        return list(values)
+    packed = tf.stack(values)
+    share = tf.cast(count > 0, packed.dtype)
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([packed * share, share[tf.newaxis]], 0))
-    *sums, count = tf.unstack(total, len(values) + 1)
-    return {
-        name: tf.where(count > 0, tf.math.divide_no_nan(added, count), value)
-        for (name, value), added in zip(values.items(), sums, strict=True)
-    }
+    *sums, replicas = tf.unstack(total, len(values) + 1)
+    return [
+        tf.where(replicas > 0, tf.math.divide_no_nan(added, replicas), value)
+        for value, added in zip(values, sums, strict=True)
+    ]
 
 
 def check_not_in_xla(strategy: tf.distribute.Strategy) -> None:

@@ -1,11 +1,12 @@
 """The moments of a batch: the first half of the batch-normalizing transform (Ioffe & Szegedy 2015, Alg. 1)."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from kerasbn.kernels.masking import select
-from kerasbn.kernels.reduction import accurate_sum, pair_of_sums
+from kerasbn.kernels.reduction import accurate_sum, pair_of_sums, summation
 from kerasbn.kernels.strategy import cut
 from kerasbn.kernels.xla import kernel
 from kerasbn.moments import Moments, anchor, merge
@@ -44,24 +45,27 @@ def batch_moments(
     """
     count = _count(x, mask, axes, dtype)
 
-    def around(center):
-        def terms(x, mask, center):
-            d = select(mask, tf.cast(x, dtype) - center)
-            return d, tf.square(d)
-
-        total, squares = pair_of_sums(terms, (x, mask), (center,), axes, jit_compile=jit_compile)
+    def around(center, total, squares):
         offset = tf.math.divide_no_nan(total, count)
         return Moments(count, center, offset, tf.maximum(squares - total * offset, 0))
 
     if not jit_compile:
-        return around(anchor(tf.math.divide_no_nan(accurate_sum(select(mask, tf.cast(x, dtype)), axes), count)))
+        add = summation(x, axes)
+        center = anchor(tf.math.divide_no_nan(add(select(mask, tf.cast(x, dtype))), count))
+        d = select(mask, tf.cast(x, dtype) - center)
+        return around(center, add(d), add(tf.square(d)))
+
+    def terms(x, mask, center):
+        d = select(mask, tf.cast(x, dtype) - center)
+        return d, tf.square(d)
 
     def needed(passes, moments):
         is_far = tf.reduce_any(tf.square(moments.offset) > FAR**2 * moments.variance())
         return (passes == 0) | ((passes == 1) & is_far)
 
     def one_more(passes, moments):
-        return passes + 1, around(anchor(moments.mean))
+        center = anchor(moments.mean)
+        return passes + 1, around(center, *pair_of_sums(terms, (x, mask), (center,), axes, jit_compile=True))
 
     row = _some_row(x, mask, axes, dtype)
     nothing = tf.zeros_like(row)
@@ -72,12 +76,12 @@ def batch_moments(
 def moments_of_parts(
     x: tf.Tensor, mask: tf.Tensor | None, *, parts: int, axes: tuple[int, ...], dtype: str, jit_compile: bool
 ) -> tuple[Moments, ...]:
-    """`batch_moments` of each of so many `parts` of the batch, side by side in a graph. `joined` makes one of them."""
+    """`batch_moments` of each of so many `parts` of the batch, side by side in a graph. `merged` makes one of them."""
     run = {"axes": axes, "dtype": dtype, "jit_compile": jit_compile}
     return tuple(batch_moments(*part, **run) for part in cut((x, mask), parts))
 
 
-def joined(parts: Sequence[Moments]) -> Moments:
+def merged(parts: Sequence[Moments]) -> Moments:
     """The moments of the batch from those of its parts."""
     return parts[0] if len(parts) == 1 else merge(Moments(*map(tf.stack, zip(*parts, strict=True))))
 
@@ -85,8 +89,8 @@ def joined(parts: Sequence[Moments]) -> Moments:
 def _count(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:
     if mask is not None:
         return accurate_sum(tf.cast(mask, dtype), axes)
-    size = tf.reduce_prod(tf.gather(tf.shape(x), axes))
-    return tf.reshape(tf.cast(size, dtype), [1] * len(x.shape))
+    sizes = tf.unstack(tf.shape(x), len(x.shape))
+    return tf.reshape(tf.cast(math.prod(sizes[axis] for axis in axes), dtype), [1] * len(x.shape))
 
 
 def _some_row(x: tf.Tensor, mask: tf.Tensor | None, axes: Sequence[int], dtype: str) -> tf.Tensor:

@@ -59,25 +59,6 @@ def by_groups(
     return tf.cond(tf.shape(x)[0] % size == 0, whole, filled_up)
 
 
-def move_in_turn(moving: tf.Tensor, values: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:
-    """Moves an average towards the value of one group after the other.
-
-    Formula (Hoffer et al. 2017, Alg. 1), for each group in order: ``moving = (1 - rate) moving + rate value``; in one
-    expression, group g has the share ``rate_g prod_{h > g} (1 - rate_h)``.
-
-    Args:
-        moving: Of shape ``[1, ...]``.
-        values: One for each group, of shape ``[groups, ...]``.
-        rates: As `values`.
-
-    Returns:
-        Tensor of the shape of `moving`.
-    """
-    stays = 1 - rates
-    share = rates * tf.math.cumprod(stays, axis=0, exclusive=True, reverse=True)
-    return moving * tf.reduce_prod(stays, 0, keepdims=True) + tf.reduce_sum(share * values, 0, keepdims=True)
-
-
 def _group(t: tf.Tensor, size: int) -> tf.Tensor:
     grouped = tf.reshape(t, tf.concat([[-1, size], tf.shape(t)[1:]], 0))
     grouped.set_shape([None, size, *t.shape[1:]])

@@ -8,6 +8,10 @@ def select(mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
     return x if mask is None else tf.where(mask, x, tf.zeros([], x.dtype))
 
 
-def drop_spoiled(x: tf.Tensor, mask: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:
-    """`value`, but 0 where `x` is masked and not finite."""
-    return value if mask is None else tf.where(mask | tf.math.is_finite(x), value, tf.zeros([], value.dtype))
+def select_finite(
+    x: tf.Tensor, mask: tf.Tensor | None, value: tf.Tensor, otherwise: tf.Tensor | float = 0.0
+) -> tf.Tensor:
+    """`value`, but `otherwise` where `x` is masked and not finite."""
+    if mask is None:
+        return value
+    return tf.where(mask | tf.math.is_finite(x), value, tf.cast(otherwise, value.dtype))

@@ -4,17 +4,22 @@ Rows added one after another into one float32 are no mean: over 1e5 nearly equal
 way, and the sum is off by up to 1e-3 of itself. Both ways below add in parallel lanes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from kerasbn.kernels import bfloat16
 from kerasbn.kernels.strategy import loops_over_rows
+from kerasbn.kernels.xla import inside_xla
 
 Pair = tuple[tf.Tensor, tf.Tensor]
 
-#: Of `accurate_sum`: an accumulator takes a 256th of the terms.
-LANES = 16
+#: Of `accurate_sum`: an accumulator takes a 256th of the terms. Fewer terms than `FEW` are added in one stage.
+LANES = 256
+FEW = 1024
+#: For XLA: so many lanes, so many times.
+SLICE_LANES = 16
 STAGES = 2
 
 #: Of `_loop`: how much of one tensor a slice holds, half the size of its accumulators, and how many slices an
@@ -49,7 +54,8 @@ def pair_of_sums(
     """
     if not loops_over_rows(jit_compile):
         a, b = terms(*tensors, *vectors)
-        return accurate_sum(a, axes), accurate_sum(b, axes)
+        add = summation(a, axes)
+        return add(a), add(b)
     if all(t is None or (t.dtype == "bfloat16" and (t.shape[-1] or 1) % 2 == 0) for t in tensors):
         return _two_at_a_time(terms, tensors, vectors, axes)
     return _loop(lambda *slices: terms(*slices, *vectors), tensors, axes)
@@ -64,7 +70,7 @@ def _two_at_a_time(
     """The sums of bfloat16 tensors: first of the even positions along the last axis, then of the odd ones."""
     sums = []
     for half in (0, 1):
-        own = [v if v.shape[-1] == 1 else v[..., half::2] for v in vectors]
+        own = vectors if len(vectors[0].shape) - 1 in axes else [v[..., half::2] for v in vectors]
 
         def half_terms(*slices, half=half, own=own):
             return terms(*(None if t is None else bfloat16.halves(t)[half] for t in slices), *own)
@@ -127,34 +133,68 @@ def _rows(t: tf.Tensor, axis: int, start: tf.Tensor | int, size: tf.Tensor) -> t
 
 
 def accurate_sum(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-    """``sum(x)`` over `axes`, which stay as size 1. An empty sum is 0. Differentiable.
+    """``sum(x)`` over `axes`, which stay as size 1; see `summation`."""
+    return summation(x, axes)(x)
 
-    Rows are first added in `LANES` parallel lanes, `STAGES` times; the error stays near 1e-7 of the sum of absolute
-    values. It is written as a sum of slices because XLA merges a reduction of a reduction into the one long loop to
-    be avoided.
+
+def summation(like: tf.Tensor, axes: Sequence[int]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function ``x -> sum(x)`` over `axes`, which stay as size 1. An empty sum is 0. Differentiable.
+
+    In two stages: rows are first added in parallel lanes. The error stays near 1e-7 of the sum of absolute values.
 
     Args:
-        x: Floating-point tensor of any rank.
+        like: A tensor of the shape of those that will be added. What depends on the shape alone is computed once.
         axes: The axes to add over, not negative.
 
     Returns:
-        Tensor of the same rank and dtype.
+        A function of floating-point tensors of the shape of `like`, to a tensor of the same rank and dtype.
     """
+    if inside_xla():
+        return lambda x: functools.reduce(_sum_of_slices, axes, x)
+    shape, sizes = list(like.shape), tf.unstack(tf.shape(like), len(like.shape))
+    stages = []
     for axis in axes:
-        x = _sum_along(x, axis)
-    return x
+        stages.append(_sum_of_lanes(shape, sizes, axis))
+        shape[axis] = sizes[axis] = 1
+    return lambda x: functools.reduce(lambda x, stage: stage(x), stages, x)
 
 
-def _sum_along(x: tf.Tensor, axis: int) -> tf.Tensor:
+def _sum_of_lanes(
+    shape: Sequence[int | None], sizes: Sequence[tf.Tensor | int], axis: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """In TensorFlow operations: ``[LANES, rows]`` is a view of what is added, and each stage a reduction.
+
+    Slices along the first axis are views too, where rows are aligned.
+    """
+    this, size = tf.constant(axis), shape[axis]
+    if size is not None and size < FEW:
+        return lambda x: tf.reduce_sum(x, this, keepdims=True)
+    before, after = sizes[:axis], sizes[axis + 1 :]
+    rows = sizes[axis] // LANES
+    added, nothing = rows * LANES, [0] * len(shape)
+    head, tail = tf.stack([*before, added, *after]), tf.stack([*nothing[:axis], added, *nothing[axis + 1 :]])
+    lanes = tf.stack([*before, LANES, rows, *after])
+    start, rest = tf.constant(nothing), tf.constant([-1] * len(shape))
+
+    def add(x: tf.Tensor) -> tf.Tensor:
+        in_lanes = tf.reduce_sum(tf.reshape(tf.slice(x, start, head), lanes), axis + 1)
+        total = tf.reduce_sum(in_lanes, this, keepdims=True)
+        return total + tf.reduce_sum(tf.slice(x, tail, rest), this, keepdims=True)
+
+    return add
+
+
+def _sum_of_slices(x: tf.Tensor, axis: int) -> tf.Tensor:
+    """For XLA, which merges a reduction of a reduction into the one long loop to be avoided."""
     total = tf.zeros([], x.dtype)
     for _ in range(STAGES):
         size = x.shape[axis]
-        if size is not None and size < 2 * LANES:
+        if size is not None and size < 2 * SLICE_LANES:
             break
-        rows = tf.shape(x)[axis] // LANES if size is None else size // LANES
-        rest = _along(x, axis, LANES * rows, None)
+        rows = tf.shape(x)[axis] // SLICE_LANES if size is None else size // SLICE_LANES
+        rest = _along(x, axis, SLICE_LANES * rows, None)
         total += tf.reduce_sum(rest, axis, keepdims=True)
-        x = tf.add_n([_along(x, axis, lane * rows, (lane + 1) * rows) for lane in range(LANES)])
+        x = tf.add_n([_along(x, axis, lane * rows, (lane + 1) * rows) for lane in range(SLICE_LANES)])
     return total + tf.reduce_sum(x, axis, keepdims=True)
 
 

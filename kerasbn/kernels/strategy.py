@@ -14,30 +14,17 @@ from kerasbn.kernels.xla import inside_xla
 #: even at 2 MB, halves are 1.1 times faster at 4 MB and 1.2 times at 25 MB.
 PART_BYTES = 2**20
 
-#: More parts than this were not measured.
-MOST_PARTS = 8
+#: Of the smallest batch that is compiled in time (`kernels/tiered.py`) the parts are not smaller than `PART_BYTES`.
+MOST_PARTS = 4
 
-#: What the size of a batch is taken for where the graph does not know it.
-TYPICAL_BATCH = 32
-
-#: TensorFlow shares the memory of slices along the first axis if rows are multiples of this, and copies others.
+#: TensorFlow shares the memory of slices along the first axis that begin at multiples of so many bytes, and copies
+#: others: so at multiples of so many rows, whatever is in a row.
 ALIGNMENT = 64
 
 
 def only_cpus() -> bool:
     """Whether there is no accelerator, and XLA compiles for processors alone."""
     return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
-
-
-def compiles(x: tf.Tensor) -> bool:
-    """Whether the kernels for `x` are compiled where the user leaves it to us.
-
-    In eager mode inputs change shape at will, and axes of unknown size do in a graph: XLA compiles for each size. A
-    program that XLA compiles anyway gets the kernels that are made for it.
-    """
-    if tf.executing_eagerly() or not tf.test.is_built_with_xla():
-        return False
-    return None not in x.shape[1:] or inside_xla()
 
 
 def loops_over_rows(jit_compile: bool) -> bool:
@@ -51,23 +38,24 @@ def number_of_parts(x: tf.Tensor, view: View) -> int:
     The loop that adds rows runs on one core. A graph runs what does not wait for each other at the same time, so two
     cores are through with half a batch each in half the time. Parts are slices along the first axis, which share the
     memory of `x`. Inside one XLA program they would be copies, and run one after the other.
+
+    Where the graph does not know the size of the batch it is taken for a large one: small ones are compiled only if the
+    user says so, and then parts of them cost a launch each.
     """
-    if tf.executing_eagerly() or inside_xla() or not only_cpus() or None in x.shape[1:]:
+    if tf.executing_eagerly() or inside_xla() or not only_cpus() or view.runs[0][1] is not None:
         return 1
-    first, size = view.runs[0]
-    row = x.dtype.size * math.prod(x.shape[len(first) :])
-    if size is not None or row % ALIGNMENT:
-        return 1
-    batch = x.dtype.size * math.prod(x.shape[1:]) * (x.shape[0] or TYPICAL_BATCH)
-    return max(1, min(batch // PART_BYTES, _cores(), MOST_PARTS))
+    most = min(_cores(), MOST_PARTS)
+    if None in x.shape:
+        return most
+    return max(1, min(x.dtype.size * math.prod(x.shape) // PART_BYTES, most))
 
 
 def cut(tensors: Sequence[tf.Tensor | None], parts: int) -> list[Sequence[tf.Tensor | None]]:
-    """Cuts the first axis of all tensors into so many parts, as equal as can be."""
+    """Cuts the first axis of all tensors into so many parts, about equal, at rows that are aligned in memory."""
     if parts == 1:
         return [tensors]
     rows = tf.shape(tensors[0])[0]
-    bounds = [rows * part // parts for part in range(parts + 1)]
+    bounds = [rows // (parts * ALIGNMENT) * ALIGNMENT * part for part in range(parts)] + [rows]
     return [[None if t is None else t[a:b] for t in tensors] for a, b in itertools.pairwise(bounds)]
 
 

@@ -40,7 +40,15 @@ class View:
 
     def collapse(self, x: tf.Tensor) -> tf.Tensor:
         """Reshapes `x` to one axis a run."""
-        return tf.reshape(x, [_positions(x, axes) if size is None else size for axes, size in self.runs])
+        sizes = [_positions(x, axes) if size is None else size for axes, size in self.runs]
+        unknown = [i for i, size in enumerate(sizes) if size is None]
+        if len(unknown) == 1 and 0 not in sizes:
+            sizes[unknown[0]] = -1
+        else:
+            for i in unknown:
+                axes, _ = self.runs[i]
+                sizes[i] = tf.reduce_prod(tf.shape(x)[axes[0] : axes[-1] + 1])
+        return tf.reshape(x, sizes)
 
     def collapse_mask(self, mask: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """Gives a mask that lacks the last axis of `x` the collapsed shape of `x`, or size 1 along a kept last axis."""
@@ -56,8 +64,7 @@ class View:
         return tf.reshape(v, [1 if size in (None, GROUPS) else size for _, size in self.runs])
 
 
-def _positions(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor | int:
+def _positions(x: tf.Tensor, axes: tuple[int, ...]) -> int | None:
+    """How many positions the axes have, if the graph knows it."""
     sizes = [x.shape[axis] for axis in axes]
-    if None in sizes:
-        return tf.reduce_prod(tf.shape(x)[axes[0] : axes[-1] + 1])
-    return math.prod(sizes)
+    return None if None in sizes else math.prod(sizes)

@@ -17,7 +17,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.cache
     def compiled(fixed: tuple[Any, ...]) -> Callable[..., Any]:
-        # One trace for tensors of all sizes: to trace anew is a third of what a new size costs.
+        # One trace for tensors of all sizes: to trace again is a third of what a new size costs.
         return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
     @functools.wraps(function)
@@ -32,6 +32,26 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         tensors = [t for t in tf.nest.flatten(args) if t is not None]
         fixed = tuple((len(t.shape), t.shape[-1] if t.dtype == "bfloat16" else None) for t in tensors)
         return compiled(fixed)(*args, jit_compile=True, **static)
+
+    return run
+
+
+def switchable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets the keyword `jit_compile` of a function that computes with kernels be a boolean tensor, too.
+
+    Then both ways are in the graph, and the tensor says which of them runs. XLA compiles when a program runs for the
+    first time, so a way that is not taken is not compiled.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, jit_compile: bool | tf.Tensor, **static: Any) -> Any:
+        if not tf.is_tensor(jit_compile):
+            return function(*args, jit_compile=jit_compile, **static)
+        return tf.cond(
+            jit_compile,
+            lambda: function(*args, jit_compile=True, **static),
+            lambda: function(*args, jit_compile=False, **static),
+        )
 
     return run
 

@@ -7,9 +7,13 @@ import keras
 import tensorflow as tf
 
 from kerasbn.kernels import strategy
-from kerasbn.kernels.batch_moments import joined, moments_of_parts
-from kerasbn.kernels.batch_norm import batch_normalize
-from kerasbn.kernels.groups import by_groups, move_in_turn
+from kerasbn.kernels.batch_moments import batch_moments
+from kerasbn.kernels.batch_norm import Settings
+from kerasbn.kernels.compilation import Program, compiles
+from kerasbn.kernels.differentiable import batch_normalize
+from kerasbn.kernels.groups import by_groups
+from kerasbn.kernels.moving_statistics import MovingStatistics, Update, move
+from kerasbn.kernels.passes import find_moments
 from kerasbn.kernels.view import GROUPS, View
 from kerasbn.layers import arguments
 from kerasbn.moments import Moments
@@ -246,7 +250,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             return self.activation(self._infer(x, mask))
         size = self.virtual_batch_size
         y, moved = by_groups(self._train, x, mask, size) if size else self._train(x, mask)
-        self._store(moved)
+        self._store(*moved)
         return y if self.activation in FUSED_ACTIVATIONS else self.activation(y)
 
     def _infer(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
@@ -267,18 +271,31 @@ class BatchNorm(keras.layers.BatchNormalization):
             y += vector(self.beta)
         return tf.cast(y, self.compute_dtype)
 
-    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _train(
+        self, x: tf.Tensor, mask: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tuple[MovingStatistics, tf.Tensor]]:
         """Normalizes with the moments of the batch, or of each group; with what `_moved` makes of them."""
         dtype = keras.backend.result_type(x.dtype, "float32")
-        jit_compile = strategy.compiles(x) if self.jit_compile == "auto" else bool(self.jit_compile)
-        parts = strategy.number_of_parts(x, self._view) if jit_compile else 1
         flat = self._view.collapse(x)
         flat_mask = None if mask is None else self._view.collapse_mask(mask, x)
-        of = {"axes": self._view.averaged, "dtype": dtype}
+        settings = Settings(
+            axes=self._view.averaged,
+            epsilon=self.epsilon,
+            activation=self.activation if self.activation in FUSED_ACTIVATIONS else None,
+            dtype=self.compute_dtype,
+            statistics_dtype=dtype,
+        )
+        parts = strategy.number_of_parts(x, self._view)
+        jit_compile = self.jit_compile
+        if jit_compile == "auto":
+            apart = {"moments_apart": self.renorm or self.synchronized, "sums_apart": self.synchronized}
+            jit_compile = compiles(x, Program.of(flat, flat_mask, settings, parts, **apart), flat)
 
-        def statistics(x, parts=1, jit_compile=False):
-            moments = joined(moments_of_parts(x, flat_mask, parts=parts, jit_compile=jit_compile, **of))
+        def merge(moments):
             return merge_over_replicas(moments, self.sync_group_size) if self.synchronized else moments
+
+        def statistics(x):
+            return merge(batch_moments(x, flat_mask, axes=settings.axes, dtype=dtype, jit_compile=False))
 
         def over_replicas(sums):
             return sum_over_replicas(sums, self.sync_group_size)
@@ -292,7 +309,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         # What depends on the moments before the batch is normalized keeps the two from being one program.
         moments = None
         if self.renorm or self.synchronized:
-            moments = statistics(tf.stop_gradient(flat), parts, jit_compile)
+            run = {"settings": settings, "parts": parts, "jit_compile": jit_compile}
+            moments = merge(find_moments(tf.stop_gradient(flat), flat_mask, **run))
             if self.renorm:
                 r, d = self._renorm_correction(moments)
                 gamma, beta = gamma * r, beta + gamma * d
@@ -302,10 +320,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             beta,
             flat_mask,
             moments,
-            axes=self._view.averaged,
-            epsilon=self.epsilon,
-            activation=self.activation if self.activation in FUSED_ACTIVATIONS else None,
-            dtype=self.compute_dtype,
+            settings=settings,
             parts=parts,
             jit_compile=jit_compile,
             statistics=statistics,
@@ -331,59 +346,39 @@ class BatchNorm(keras.layers.BatchNormalization):
         d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
         return r, d
 
-    def _moved(self, moments: Moments) -> dict[str, tf.Tensor]:
-        """Each moving statistic, by name, moved towards the batch, or one group after the other, where values count.
-
-        With them "batches", how many batches counted: all in the shape of the weights. A channel that is not finite
-        does not count: one bad batch, whose step a loss scale skips, would stay in the statistics for ever.
-        """
-        dtype, groups = moments.center.dtype, bool(self.virtual_batch_size)
-        mean, variance = moments.mean, moments.variance(self.unbiased)
-        counted = (moments.count > 0) & tf.math.is_finite(mean) & tf.math.is_finite(variance)
-        mean, variance = (tf.where(counted, value, 0) for value in (mean, variance))
-        batches = tf.cast(counted, dtype)
-
-        def total(x):
-            return tf.reduce_sum(x, 0, keepdims=True) if groups else x
-
-        def move(name, value, rate):
-            moving, rate = self._vector(getattr(self, name), dtype), tf.convert_to_tensor(rate, dtype) * batches
-            # In this form a rate of 1 forgets the old value altogether.
-            new[name] = move_in_turn(moving, value, rate) if groups else moving * (1 - rate) + value * rate
-
-        new: dict[str, tf.Tensor] = {"batches": total(batches)}
-        rate = 1 - (self.momentum or 0.0)
-        if self.momentum is None:
-            before = tf.cast(self._view.vector(self.moving_count), dtype)
-            rate = 1 / tf.maximum(before + (tf.cumsum(batches) if groups else batches), 1)
-        move("moving_mean", mean, rate)
+    def _moved(self, moments: Moments) -> tuple[MovingStatistics, tf.Tensor]:
+        """The moving statistics moved by the batch, and how many batches counted, in the shape of the weights."""
+        update = Update(
+            momentum=self.momentum,
+            renorm_momentum=self.renorm_momentum if self.renorm else None,
+            epsilon=self.epsilon,
+            unbiased=self.unbiased,
+            groups=bool(self.virtual_batch_size),
+        )
         if self.renorm:
-            # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
-            move("moving_stddev", tf.sqrt(variance + self.epsilon), rate)
-            biased = tf.where(counted, moments.variance(), 0)
-            move("renorm_mean", mean, 1 - self.renorm_momentum)
-            move("renorm_stddev", tf.sqrt(biased + self.epsilon), 1 - self.renorm_momentum)
+            names: tuple[str, ...] = ("moving_mean", "moving_stddev", "renorm_mean", "renorm_stddev")
         else:
-            move("moving_variance", variance, rate)
-        return {name: tf.reshape(value, self.moving_mean.shape) for name, value in new.items()}
+            names = ("moving_mean", "moving_variance")
+        moving = MovingStatistics(**{name: tf.convert_to_tensor(getattr(self, name)) for name in names})
+        before = tf.convert_to_tensor(self.moving_count) if self.momentum is None else None
+        return move(moments, moving, before, update=update)
 
-    def _store(self, moved: dict[str, tf.Tensor]) -> None:
+    def _store(self, moved: MovingStatistics, batches: tf.Tensor) -> None:
         """Gives the moving statistics their new values, the same on all replicas.
 
         Replicas that normalize apart take the mean of theirs: so none drifts from the others, and what is saved does
         not depend on which of them saves.
         """
-        counted = moved["batches"] > 0
+        new = {name: value for name, value in moved._asdict().items() if value is not None}
         if not self.synchronized or self.sync_group_size:
-            moved = mean_over_replicas(moved, counted)
-            counted = moved["batches"] > 0
-        batches = moved.pop("batches")
+            *values, batches = mean_over_replicas([*new.values(), batches], batches)
+            new = dict(zip(new, values, strict=True))
         if self.momentum is None:
             self.moving_count.assign_add(tf.cast(tf.round(batches), "int64"))
         if self.renorm:
-            variance = tf.nn.relu(tf.square(moved["moving_stddev"]) - self.epsilon)
-            moved["moving_variance"] = tf.where(counted, variance, tf.cast(self.moving_variance, variance.dtype))
-        for name, value in moved.items():
+            variance = tf.nn.relu(tf.square(new["moving_stddev"]) - self.epsilon)
+            new["moving_variance"] = tf.where(batches > 0, variance, tf.cast(self.moving_variance, variance.dtype))
+        for name, value in new.items():
             weight = getattr(self, name)
             weight.assign(tf.cast(value, weight.dtype))
 

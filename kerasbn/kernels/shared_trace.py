@@ -1,0 +1,78 @@
+"""One trace for all layers: Python builds the graph of a function once, and every layer calls it.
+
+To trace is what a training step costs at the start: a layer has some fifty operations in each direction, and Python
+needs a tenth of a second for them. A call of a function that is traced already is one operation.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from kerasbn.kernels.xla import inside_xla
+
+Specs = tuple[tuple[tuple[int | None, ...], tf.DType], ...]
+
+
+def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a pure function on tensors one that is traced once for all tensors of the same ranks and dtypes.
+
+    Tensors may be anywhere in nested tuples of arguments; all else in these is static and hashable, and there is a
+    trace for each value. Inside a program that XLA compiles as a whole, and where functions run eagerly
+    (`tf.config.run_functions_eagerly`), the function is called as it is.
+    """
+
+    @functools.cache
+    def trace(arguments: "_Arguments", specs: Specs) -> Callable[..., Any]:
+        def flat(*tensors: tf.Tensor) -> Any:
+            args, keywords = arguments.filled_with(tensors)
+            return function(*args, **dict(keywords))
+
+        # The trace belongs to nobody: not to the loop, the branch or the device where it is called first.
+        with tf.init_scope(), tf.device(None):
+            traced = tf.function(flat, autograph=False, experimental_attributes={"_noinline": True})
+            return traced.get_concrete_function(*(tf.TensorSpec(shape, dtype) for shape, dtype in specs))
+
+    @functools.wraps(function)
+    def run(*args: Any, **keywords: Any) -> Any:
+        if tf.config.functions_run_eagerly() or inside_xla():
+            return function(*args, **keywords)
+        arguments, tensors = _Arguments.of((args, tuple(sorted(keywords.items()))))
+        return trace(arguments, tuple(map(_spec, tensors)))(*tensors)
+
+    return run
+
+
+def _spec(tensor: tf.Tensor) -> tuple[tuple[int | None, ...], tf.DType]:
+    """Rank and dtype. How bfloat16 is added up depends on its last axis (`kernels/reduction.py`)."""
+    shape: list[int | None] = [None] * len(tensor.shape)
+    if tensor.dtype == "bfloat16":
+        shape[-1] = tensor.shape[-1]
+    return tuple(shape), tensor.dtype
+
+
+class _Arguments:
+    """Nested arguments with the tensors taken out: what is static in a call."""
+
+    def __init__(self, static: Any) -> None:
+        self._static = static
+
+    @classmethod
+    def of(cls, nested: Any) -> tuple["_Arguments", list[tf.Tensor]]:
+        tensors = [leaf for leaf in tf.nest.flatten(nested) if tf.is_tensor(leaf)]
+        return cls(tf.nest.map_structure(lambda leaf: _TENSOR if tf.is_tensor(leaf) else leaf, nested)), tensors
+
+    def filled_with(self, tensors: tuple[tf.Tensor, ...]) -> Any:
+        given = iter(tensors)
+        return tf.nest.map_structure(lambda leaf: next(given) if leaf is _TENSOR else leaf, self._static)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arguments) and self._static == other._static
+
+    def __hash__(self) -> int:
+        return hash(self._static)
+
+
+#: Where a tensor goes.
+_TENSOR = object()
