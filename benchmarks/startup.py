@@ -74,9 +74,7 @@ def measure(name, mode, repeats, steps=None):
         repeats,
     )
     read = [str(step) for step in READ if step <= steps]
-    seconds = {
-        layer: {step: [run["seconds"][step] for run in runs[layer]] for step in read} for layer in LAYERS
-    }
+    seconds = {layer: {step: [run["seconds"][step] for run in runs[layer]] for step in read} for layer in LAYERS}
     new = [run["new_size"] for run in runs["kerasbn"]]
     return {
         "batch": NETWORKS[name].batch,

@@ -11,11 +11,15 @@ import tensorflow as tf
 
 from kerasbn.calls import InInferenceMode, TakenOver, as_it_is
 from kerasbn.kernels.batch_moments import batch_moments
+from kerasbn.kernels.shared_trace import shared_trace
 from kerasbn.kernels.view import View
 from kerasbn.layers.arguments import parse_inputs, parse_mask
 from kerasbn.moments import Moments, merge
 from kerasbn.selection import batch_norms
 from kerasbn.sync import merge_over_replicas, sum_over_replicas
+
+# One trace for all layers: what a pass waits for is Python that builds graphs.
+_batch_moments, _merge = shared_trace(batch_moments), shared_trace(merge)
 
 
 class Population(NamedTuple):
@@ -137,7 +141,7 @@ class _Tally:
     def add(self, moments: Moments) -> None:
         shape = self.variables.center.shape
         new = [tf.cast(tf.reshape(tf.broadcast_to(f, tf.shape(moments.center)), shape), "float64") for f in moments]
-        merged = merge(Moments(*(tf.stack([old, part]) for old, part in zip(self.variables, new, strict=True))))
+        merged = _merge(Moments(*(tf.stack([old, part]) for old, part in zip(self.variables, new, strict=True))))
         for old, value in zip(self.variables, merged, strict=True):
             old.assign(value)
 
@@ -175,7 +179,7 @@ def _moments(layer: keras.layers.BatchNormalization, inputs: Any, mask: Any) -> 
         mask = view.collapse_mask(parse_mask(mask, x), x)
     dtype = keras.backend.result_type(x.dtype, "float32")
     # A pass is too short to pay for compiling.
-    return batch_moments(view.collapse(x), mask, axes=view.averaged, dtype=dtype, jit_compile=False)
+    return _batch_moments(view.collapse(x), mask, axes=view.averaged, dtype=dtype, jit_compile=False)
 
 
 def _checked(layer: keras.layers.BatchNormalization, moments: Moments) -> Population:

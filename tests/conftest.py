@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import settings
 
+from kerasbn.kernels import tiered
 from tests.fuzz import profiles
+from tests.tiers import UNCOMPILED_STEPS
 
 # A first call traces and compiles: how long an example takes says nothing.
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -38,3 +40,27 @@ def pytest_runtest_teardown(item, nextitem):
         gc.collect()
         gc.freeze()
     return result
+
+
+@pytest.fixture
+def small_and_soon(monkeypatch):
+    """Batches of any size are compiled as soon as they come, and compiled kernels take over after some uses."""
+    monkeypatch.setattr(tiered, "MIN_BYTES", 1)
+    monkeypatch.setattr(tiered, "MIN_USES", UNCOMPILED_STEPS)
+    monkeypatch.setattr(tiered, "BREAK_EVEN", 1)
+    monkeypatch.setattr(tiered, "MAX_PROGRAMS", 100_000)
+    monkeypatch.setattr(tiered, "IDLE", tiered.BUSY)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """For each use of a layer that counts its uses, whether it was a compiled one."""
+    seen, takes_over = [], tiered.takes_over
+
+    def looked_at(*args):
+        flag = takes_over(*args)
+        with tf.control_dependencies([tf.numpy_function(lambda flag: seen.append(bool(flag)), [flag], [])]):
+            return tf.identity(flag)
+
+    monkeypatch.setattr(tiered, "takes_over", looked_at)
+    return seen

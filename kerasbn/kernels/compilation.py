@@ -12,7 +12,7 @@ from kerasbn.kernels.strategy import only_cpus
 from kerasbn.kernels.xla import inside_xla
 
 #: No larger batch is expected of a graph that does not know its size: layers that are small even then are not counted.
-LARGE_BATCH = 256
+LARGE_BATCH = 128
 
 
 class Program(NamedTuple):

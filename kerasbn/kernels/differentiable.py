@@ -1,6 +1,7 @@
 """Batch normalization as one differentiable function of a batch: the passes, and the gradient that they are."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -43,7 +44,8 @@ def batch_normalize(
     constant = tf.stop_gradient
 
     def differentiate(x, gamma, beta, dy, *, moments, jit_compile):
-        values, run = (x, mask, dy, moments, gamma, beta), {"settings": settings, "parts": parts, "jit_compile": jit_compile}
+        values = (x, mask, dy, moments, gamma, beta)
+        run = {"settings": settings, "parts": parts, "jit_compile": jit_compile}
         if over_replicas is None:
             dx, sums = passes.differentiate(*values, None, **run)
         else:
@@ -54,13 +56,15 @@ def batch_normalize(
 
     # Two nested gradients, each an opaque pass over values that no tape follows, so that nothing is kept but what is
     # named here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
-    # Moments leave by the side door: as results of `forward` they would get gradients, all zero.
+    # Moments leave by `found`: as results of `forward` they would get gradients, all zero.
+    found: Any = None
+
     @tf.custom_gradient
     def forward(x, gamma, beta):
-        nonlocal moments
+        nonlocal found
         run = {"settings": settings, "parts": parts, "jit_compile": jit_compile}
-        y, moments = passes.normalize(constant(x), mask, moments, constant(gamma), constant(beta), **run)
-        return y, lambda dy: backward(x, gamma, beta, dy, moments)
+        y, found = passes.normalize(constant(x), mask, moments, constant(gamma), constant(beta), **run)
+        return y, lambda dy: backward(x, gamma, beta, dy, found)
 
     def backward(x, gamma, beta, dy, moments):
         @tf.custom_gradient
@@ -75,4 +79,5 @@ def batch_normalize(
 
         return first(x, gamma, beta, dy)
 
-    return forward(x, gamma, beta), moments
+    y = forward(x, gamma, beta)
+    return y, found

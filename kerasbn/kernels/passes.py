@@ -12,19 +12,16 @@ from kerasbn.kernels.batch_norm import Settings
 from kerasbn.kernels.reduction import Pair
 from kerasbn.kernels.shared_trace import shared_trace
 from kerasbn.kernels.strategy import cut
-from kerasbn.kernels.xla import switchable
 from kerasbn.moments import Moments
 
 
 @shared_trace
-@switchable
 def find_moments(x: tf.Tensor, mask: tf.Tensor | None, *, settings: Settings, parts: int, jit_compile: bool) -> Moments:
     """The moments of the batch, `batch_moments`."""
     return merged(_moments_of_parts(x, mask, settings, parts, jit_compile))
 
 
 @shared_trace
-@switchable
 def normalize(
     x: tf.Tensor,
     mask: tf.Tensor | None,
@@ -46,7 +43,6 @@ def normalize(
 
 
 @shared_trace
-@switchable
 def find_parameter_gradients(
     x: tf.Tensor,
     mask: tf.Tensor | None,
@@ -65,7 +61,6 @@ def find_parameter_gradients(
 
 
 @shared_trace
-@switchable
 def differentiate(
     x: tf.Tensor,
     mask: tf.Tensor | None,
@@ -92,8 +87,8 @@ def differentiate(
 def _moments_of_parts(
     x: tf.Tensor, mask: tf.Tensor | None, settings: Settings, parts: int, jit_compile: bool
 ) -> tuple[Moments, ...]:
-    run = {"axes": settings.axes, "dtype": settings.statistics_dtype, "jit_compile": jit_compile}
-    return moments_of_parts(x, mask, parts=parts if jit_compile else 1, **run)
+    parts, axes, dtype = parts if jit_compile else 1, settings.axes, settings.statistics_dtype
+    return moments_of_parts(x, mask, parts=parts, axes=axes, dtype=dtype, jit_compile=jit_compile)
 
 
 def _parameter_gradients_of_parts(

@@ -5,6 +5,7 @@ way, and the sum is off by up to 1e-3 of itself. Both ways below add in parallel
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -162,24 +163,26 @@ def summation(like: tf.Tensor, axes: Sequence[int]) -> Callable[[tf.Tensor], tf.
 def _sum_of_lanes(
     shape: Sequence[int | None], sizes: Sequence[tf.Tensor | int], axis: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """In TensorFlow operations: ``[LANES, rows]`` is a view of what is added, and each stage a reduction.
-
-    Slices along the first axis are views too, where rows are aligned.
-    """
+    """In TensorFlow operations: ``[LANES, rows]`` is a view of what is added, and each stage a reduction."""
     this, size = tf.constant(axis), shape[axis]
     if size is not None and size < FEW:
         return lambda x: tf.reduce_sum(x, this, keepdims=True)
     before, after = sizes[:axis], sizes[axis + 1 :]
     rows = sizes[axis] // LANES
     added, nothing = rows * LANES, [0] * len(shape)
-    head, tail = tf.stack([*before, added, *after]), tf.stack([*nothing[:axis], added, *nothing[axis + 1 :]])
     lanes = tf.stack([*before, LANES, rows, *after])
-    start, rest = tf.constant(nothing), tf.constant([-1] * len(shape))
+    tail, to_the_end = tf.stack([*nothing[:axis], added, *nothing[axis + 1 :]]), tf.constant([-1] * len(shape))
+    # Seen as one axis, what is added begins and ends where memory is aligned: TensorFlow copies nothing then.
+    start, head = (
+        ([0], tf.expand_dims(math.prod([added, *after]), 0))
+        if axis == 0
+        else (nothing, tf.stack([*before, added, *after]))
+    )
 
     def add(x: tf.Tensor) -> tf.Tensor:
-        in_lanes = tf.reduce_sum(tf.reshape(tf.slice(x, start, head), lanes), axis + 1)
-        total = tf.reduce_sum(in_lanes, this, keepdims=True)
-        return total + tf.reduce_sum(tf.slice(x, tail, rest), this, keepdims=True)
+        in_lanes = tf.reshape(tf.slice(tf.reshape(x, [-1]) if axis == 0 else x, start, head), lanes)
+        total = tf.reduce_sum(tf.reduce_sum(in_lanes, axis + 1), this, keepdims=True)
+        return total + tf.reduce_sum(tf.slice(x, tail, to_the_end), this, keepdims=True)
 
     return add
 

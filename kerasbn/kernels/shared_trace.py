@@ -5,7 +5,7 @@ needs a tenth of a second for them. A call of a function that is traced already 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +21,9 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
     Tensors may be anywhere in nested tuples of arguments; all else in these is static and hashable, and there is a
     trace for each value. Inside a program that XLA compiles as a whole, and where functions run eagerly
     (`tf.config.run_functions_eagerly`), the function is called as it is.
+
+    A keyword `jit_compile`, if the function has it, may be a boolean tensor in a graph: it says which of two traces
+    runs, that with `True` or that with `False`. Nothing of the other is prepared or compiled.
     """
 
     @functools.cache
@@ -29,19 +32,46 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
             args, keywords = arguments.filled_with(tensors)
             return function(*args, **dict(keywords))
 
+        # Not written into each graph that calls it: TensorFlow then optimizes it once, not once a layer.
+        traced = tf.function(flat, autograph=False, experimental_attributes={"_noinline": True})
         # The trace belongs to nobody: not to the loop, the branch or the device where it is called first.
         with tf.init_scope(), tf.device(None):
-            traced = tf.function(flat, autograph=False, experimental_attributes={"_noinline": True})
             return traced.get_concrete_function(*(tf.TensorSpec(shape, dtype) for shape, dtype in specs))
 
     @functools.wraps(function)
     def run(*args: Any, **keywords: Any) -> Any:
         if tf.config.functions_run_eagerly() or inside_xla():
             return function(*args, **keywords)
-        arguments, tensors = _Arguments.of((args, tuple(sorted(keywords.items()))))
-        return trace(arguments, tuple(map(_spec, tensors)))(*tensors)
+        which = keywords.get("jit_compile")
+        ways = (True, False) if tf.is_tensor(which) else (which,)
+        traces = []
+        for way in ways:
+            static = keywords if which is None else keywords | {"jit_compile": way}
+            arguments, tensors = _Arguments.of((args, tuple(sorted(static.items()))))
+            traces.append(trace(arguments, tuple(map(_spec, tensors))))
+        return traces[0](*tensors) if len(traces) == 1 else _one_of(which, traces, tensors)
 
     return run
+
+
+def _one_of(condition: tf.Tensor, ways: Sequence[Any], tensors: Sequence[tf.Tensor]) -> Any:
+    """The first of two traces, called with the tensors, where the condition is `True`; else the second.
+
+    `tf.cond` would write both into the graph, and prepare both when the graph runs for the first time; this operation
+    prepares what it runs.
+    """
+    then, otherwise = ways
+    outputs = tf.nest.flatten(then.structured_outputs)
+    results = tf.raw_ops.StatelessIf(
+        cond=condition,
+        input=tensors,
+        Tout=[output.dtype for output in outputs],
+        then_branch=then,
+        else_branch=otherwise,
+    )
+    for result, output in zip(results, outputs, strict=True):
+        result.set_shape(output.shape)
+    return tf.nest.pack_sequence_as(then.structured_outputs, results)
 
 
 def _spec(tensor: tf.Tensor) -> tuple[tuple[int | None, ...], tf.DType]:

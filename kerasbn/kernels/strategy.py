@@ -17,8 +17,7 @@ PART_BYTES = 2**20
 #: Of the smallest batch that is compiled in time (`kernels/tiered.py`) the parts are not smaller than `PART_BYTES`.
 MOST_PARTS = 4
 
-#: TensorFlow shares the memory of slices along the first axis that begin at multiples of so many bytes, and copies
-#: others: so at multiples of so many rows, whatever is in a row.
+#: TensorFlow shares the memory of slices along the first axis if rows are multiples of this, and copies others.
 ALIGNMENT = 64
 
 
@@ -42,7 +41,11 @@ def number_of_parts(x: tf.Tensor, view: View) -> int:
     Where the graph does not know the size of the batch it is taken for a large one: small ones are compiled only if the
     user says so, and then parts of them cost a launch each.
     """
-    if tf.executing_eagerly() or inside_xla() or not only_cpus() or view.runs[0][1] is not None:
+    first, size = view.runs[0]
+    row = [*x.shape[len(first) :]]
+    if tf.executing_eagerly() or inside_xla() or not only_cpus() or size is not None or None in row:
+        return 1
+    if x.dtype.size * math.prod(row) % ALIGNMENT:
         return 1
     most = min(_cores(), MOST_PARTS)
     if None in x.shape:
@@ -51,11 +54,11 @@ def number_of_parts(x: tf.Tensor, view: View) -> int:
 
 
 def cut(tensors: Sequence[tf.Tensor | None], parts: int) -> list[Sequence[tf.Tensor | None]]:
-    """Cuts the first axis of all tensors into so many parts, about equal, at rows that are aligned in memory."""
+    """Cuts the first axis of all tensors into so many parts, as equal as can be."""
     if parts == 1:
         return [tensors]
     rows = tf.shape(tensors[0])[0]
-    bounds = [rows // (parts * ALIGNMENT) * ALIGNMENT * part for part in range(parts)] + [rows]
+    bounds = [rows * part // parts for part in range(parts + 1)]
     return [[None if t is None else t[a:b] for t in tensors] for a, b in itertools.pairwise(bounds)]
 
 

@@ -31,7 +31,10 @@ MIN_BYTES = 4 * 2**20
 #: compiled kernels would save: 1.2 s, and 0.6 ms a MB with AVX-512, 2.3 s and 1.5 ms with AVX2.
 BREAK_EVEN = 2_000_000_000
 
-#: The share of `BREAK_EVEN` after which compiling begins, in the background.
+#: However large a batch is, compiled kernels take over after no fewer uses than this.
+MIN_USES = 8
+
+#: The share of the uses after which compiling begins, in the background.
 AHEAD = 0.25
 
 #: Of one process: each leaves some 45 memory maps and 1.3 MB for good, and Linux allows 65,530 maps.
@@ -61,25 +64,29 @@ def takes_over(x: tf.Tensor, program: Hashable, compile_for: Callable[[int], Non
     row_bytes = x.dtype.size * math.prod(x.shape[1:])
     number = _compiler.register(program, row_bytes, compile_for)
     rows = tf.shape(x, "int64")[0]
-    return _count_use(tf.constant(number * 2**_ROW_BITS, "int64"), rows, tf.constant(row_bytes, "int64"))
+    # Not the constants themselves: TensorFlow would make a function of its own for each layer.
+    fixed = {"table": _compiler.table, "min_bytes": MIN_BYTES, "min_uses": MIN_USES, "break_even": BREAK_EVEN}
+    return _count_use(rows + number * 2**_ROW_BITS, rows * row_bytes, **fixed)
 
 
 @shared_trace
-def _count_use(first_key: tf.Tensor, rows: tf.Tensor, row_bytes: tf.Tensor) -> tf.Tensor:
-    table, size = _table(), rows * row_bytes
+def _count_use(
+    key: tf.Tensor, size: tf.Tensor, *, table: str, min_bytes: int, min_uses: int, break_even: int
+) -> tf.Tensor:
+    handle = _table(table)
     # Small sizes share the key 0, which nobody looks at.
-    key = tf.where(size >= MIN_BYTES, first_key + rows, 0)
+    key = tf.where(size >= min_bytes, key, 0)
     nothing = tf.constant(0, "int64")
-    found = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=tf.stack([key, -key]), default_value=nothing)
+    found = tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=tf.stack([key, -key]), default_value=nothing)
     uses, ready = tf.unstack(found, 2)
     with tf.control_dependencies([found]):
-        tf.raw_ops.LookupTableInsertV2(table_handle=table, keys=[key], values=[uses + 1])
-    return (ready > 0) & (uses * size >= BREAK_EVEN)
+        tf.raw_ops.LookupTableInsertV2(table_handle=handle, keys=[key], values=[uses + 1])
+    return (ready > 0) & (uses >= min_uses) & (uses * size >= break_even)
 
 
-def _table() -> tf.Tensor:
+def _table(name: str) -> tf.Tensor:
     """The table of the device: uses by key, and a 1 under each negative key that is ready."""
-    return tf.raw_ops.MutableHashTableV2(key_dtype="int64", value_dtype="int64", shared_name="kerasbn/tiered")
+    return tf.raw_ops.MutableHashTableV2(key_dtype="int64", value_dtype="int64", shared_name=name)
 
 
 class _Program:
@@ -92,7 +99,9 @@ class _Program:
 class _Compiler:
     """The thread that compiles, and what it knows. The thread begins with the first layer that may need it."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: str = "kerasbn/tiered") -> None:
+        #: The name of the tables, one on each device.
+        self.table = table
         self._lock = threading.Lock()
         self._numbers: dict[Hashable, int] = {}
         self._programs: list[_Program] = []
@@ -115,6 +124,13 @@ class _Compiler:
                 self._thread.start()
             return (number % 2**_PROGRAM_BITS) * 2**_LAYER_BITS + self._layers
 
+    def counts(self, device: str) -> tuple[np.ndarray, np.ndarray]:
+        """The keys and values of the table of a device."""
+        with tf.device(device):
+            table = _table(self.table)
+            keys, values = tf.raw_ops.LookupTableExportV2(table_handle=table, Tkeys="int64", Tvalues="int64")
+        return keys.numpy(), values.numpy()
+
     def close(self) -> None:
         """Ends the thread; waits for the program that it is at, since XLA must not outlive the process's end."""
         self._stop.set()
@@ -126,14 +142,14 @@ class _Compiler:
         wait = BUSY
         while not self._stop.wait(wait):
             try:
-                counts = {device.name: _counts(device.name) for device in tf.config.list_logical_devices("CPU")}
+                counts = {device: self.counts(device) for device in _devices()}
                 totals = {device: int(uses.sum()) for device, (_, uses) in counts.items()}
                 wait = BUSY if totals != before else min(2 * wait, IDLE)
                 before = totals
                 for device, (keys, uses) in counts.items():
                     self._compile(device, keys, uses)
             except Exception as error:  # a thread's exception would end it unseen
-                _warn(f"kerasbn compiles nothing more in the background; training goes on uncompiled: {error!r}")
+                _warn(f"kerasbn compiles nothing more in the background; training goes on uncompiled: {_said(error)}")
                 return
 
     def _compile(self, device: str, keys: np.ndarray, uses: np.ndarray) -> None:
@@ -142,13 +158,12 @@ class _Compiler:
         for key, count in sorted(zip(keys.tolist(), uses.tolist(), strict=True), key=lambda pair: -pair[1]):
             if key <= 0 or key in ready or self._stop.is_set():
                 continue
-            number, rows = key >> _ROW_BITS >> _LAYER_BITS, key & (2**_ROW_BITS - 1)
-            program = self._programs[number]
-            if count * rows * program.row_bytes >= AHEAD * BREAK_EVEN and self._is_ready(number, rows, device):
+            number, rows = _program_and_rows(key)
+            enough = max(MIN_USES, BREAK_EVEN / max(rows * self._programs[number].row_bytes, 1))
+            if count >= AHEAD * enough and self._is_ready(number, rows, device):
                 with tf.device(device):
-                    tf.raw_ops.LookupTableInsertV2(
-                        table_handle=_table(), keys=tf.constant([-key], "int64"), values=tf.constant([1], "int64")
-                    )
+                    done, yes = tf.constant([-key], "int64"), tf.constant([1], "int64")
+                    tf.raw_ops.LookupTableInsertV2(table_handle=_table(self.table), keys=done, values=yes)
 
     def _is_ready(self, number: int, rows: int, device: str) -> bool:
         this = (number, rows, device)
@@ -161,7 +176,7 @@ class _Compiler:
                 self._tried[this] = True
             except Exception as error:
                 self._tried[this] = False
-                _warn(f"kerasbn could not compile a batch normalization, which goes on uncompiled: {error!r}")
+                _warn(f"kerasbn could not compile a batch normalization, which goes on uncompiled: {_said(error)}")
         return self._tried[this]
 
     def _has_room(self) -> bool:
@@ -176,10 +191,12 @@ class _Compiler:
         return not full
 
 
-def _counts(device: str) -> tuple[np.ndarray, np.ndarray]:
-    with tf.device(device):
-        keys, uses = tf.raw_ops.LookupTableExportV2(table_handle=_table(), Tkeys="int64", Tvalues="int64")
-    return keys.numpy(), uses.numpy()
+def _devices() -> list[str]:
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+def _program_and_rows(key: int) -> tuple[int, int]:
+    return key >> _ROW_BITS >> _LAYER_BITS, key & (2**_ROW_BITS - 1)
 
 
 def _memory_maps() -> int:
@@ -192,6 +209,10 @@ def _max_memory_maps() -> int:
     """How many it may have; with one more than this it is ended by a segmentation fault."""
     limit = Path("/proc/sys/vm/max_map_count")
     return int(limit.read_text()) if limit.exists() else 65_530
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _warn(message: str) -> None:

@@ -36,26 +36,6 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def switchable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets the keyword `jit_compile` of a function that computes with kernels be a boolean tensor, too.
-
-    Then both ways are in the graph, and the tensor says which of them runs. XLA compiles when a program runs for the
-    first time, so a way that is not taken is not compiled.
-    """
-
-    @functools.wraps(function)
-    def run(*args: Any, jit_compile: bool | tf.Tensor, **static: Any) -> Any:
-        if not tf.is_tensor(jit_compile):
-            return function(*args, jit_compile=jit_compile, **static)
-        return tf.cond(
-            jit_compile,
-            lambda: function(*args, jit_compile=True, **static),
-            lambda: function(*args, jit_compile=False, **static),
-        )
-
-    return run
-
-
 def inside_xla() -> bool:
     """Whether the graph that is being built becomes part of one XLA program, as with ``compile(jit_compile=True)``.
 

@@ -271,9 +271,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             y += vector(self.beta)
         return tf.cast(y, self.compute_dtype)
 
-    def _train(
-        self, x: tf.Tensor, mask: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tuple[MovingStatistics, tf.Tensor]]:
+    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tuple[MovingStatistics, tf.Tensor]]:
         """Normalizes with the moments of the batch, or of each group; with what `_moved` makes of them."""
         dtype = keras.backend.result_type(x.dtype, "float32")
         flat = self._view.collapse(x)

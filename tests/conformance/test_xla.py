@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kerasbn import BatchNorm
-from kerasbn.kernels import batch_norm as kernels
+from kerasbn.kernels.differentiable import batch_normalize
 from tests.cases import CASES, MODES, in_mode, train
 
 
@@ -23,52 +23,77 @@ def test_compiled_equals_plain(case, mode):
 
 
 def compiled_programs(layer, *specs):
-    """How many XLA programs are in the graph of one training step."""
+    """How many calls of XLA programs are in the graph of one training step and in the functions that it calls."""
     step = tf.function(
         lambda x, dy: train(layer, x, dy), autograph=False, input_signature=[tf.TensorSpec(*s) for s in specs]
     )
-    operations = step.get_concrete_function().graph.get_operations()
-    return sum("_XlaMustCompile" in op.node_def.attr and op.get_attr("_XlaMustCompile") for op in operations)
+    graph = step.get_concrete_function().graph.as_graph_def()
+    compiled = {f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b}
+    called = {
+        f.signature.name: [a.func.name for n in f.node_def for a in n.attr.values()] for f in graph.library.function
+    }
+    called[""] = [a.func.name for n in graph.node for a in n.attr.values()]
+
+    def programs(name):
+        return sum(1 if inner in compiled else programs(inner) for inner in called[name] if inner)
+
+    return programs("")
 
 
 @pytest.mark.parametrize(
-    ("jit_compile", "shape", "compiled"),
+    ("jit_compile", "shape", "programs"),
     [
-        ("auto", (None, 5, 3), True),  # a batch of any size
-        ("auto", (4, 5, 3), True),
-        ("auto", (None, None, 3), False),  # a sequence of any length
-        (True, (None, None, 3), True),
-        (False, (None, 5, 3), False),
+        ("auto", (None, 5, 3), 0),  # small with any batch
+        ("auto", (4, 5, 3), 0),
+        ("auto", (None, None, 3), 2),  # may be large
+        ("auto", (None, 64, 64, 3), 2),
+        ("auto", (2, 64, 64, 3), 0),  # small with this batch
+        (True, (None, None, 3), 2),
+        (False, (None, 64, 64, 3), 0),
     ],
 )
-def test_what_is_compiled(jit_compile, shape, compiled):
+def test_what_is_compiled(jit_compile, shape, programs, one_part):
     layer = BatchNorm(jit_compile=jit_compile)
-    layer.build((None, None, 3))
-    programs = compiled_programs(layer, (shape, "float32"), (shape, "float32"))
-    assert programs == (2 if compiled else 0)  # forward, backward
+    layer.build((*shape[:-1], 3))
+    assert compiled_programs(layer, (shape, "float32"), (shape, "float32")) == programs  # forward, backward
 
 
-def test_renorm_is_one_program_more():
+def test_nothing_is_compiled_where_sizes_behind_the_channels_are_unknown(one_part):
+    layer = BatchNorm(axis=1)
+    layer.build((None, 3, None, None))
+    shape = (None, 3, None, None)
+    assert compiled_programs(layer, (shape, "float32"), (shape, "float32")) == 0
+
+
+@pytest.fixture
+def one_part(monkeypatch):
+    monkeypatch.setattr("kerasbn.kernels.strategy._cores", lambda: 1)
+
+
+def test_renorm_is_one_program_more(one_part):
     """The correction comes between moments and normalization."""
-    layer = BatchNorm(renorm=True)
+    layer = BatchNorm(renorm=True, jit_compile=True)
     layer.build((None, 3))
     assert compiled_programs(layer, ((None, 3), "float32"), ((None, 3), "float32")) == 3
 
 
-def test_auto_is_plain_in_eager_mode(monkeypatch):
+def test_auto_is_uncompiled_in_eager_mode(monkeypatch):
     """Eager inputs change shape at will; each new shape would be compiled."""
     asked = []
 
     def spy(*args, jit_compile, **settings):
         asked.append(jit_compile)
-        return kernels.batch_normalize(*args, jit_compile=jit_compile, **settings)
+        return batch_normalize(*args, jit_compile=jit_compile, **settings)
 
     monkeypatch.setattr("kerasbn.layers.batch_norm.batch_normalize", spy)
     layer = BatchNorm()
-    x = np.ones((3, 4, 2), "float32")
+    x = np.ones((3, 512, 1024), "float32")
     layer(x, training=True)
     in_mode("graph", lambda x: layer(x, training=True))(tf.constant(x))
-    assert asked == [False, True]
+    in_mode("inlined", lambda x: layer(x, training=True))(tf.constant(x))
+    eager, graph, inlined = asked
+    assert eager is False and inlined is True
+    assert graph.dtype == "bool" and graph.shape == []
 
 
 def test_variable_length_gives_what_fixed_length_gives():
