@@ -86,7 +86,6 @@ def overheads(result):
 # The panels of the networks' picture: title, unit, how a number is written, and the bars of one result.
 PANELS = {
     "models": ("What normalization adds to a step", "% of the step without it", "{:.0f}", overheads),
-    "compile_time": ("First two steps of a process", "seconds", "{:.1f}", lambda result: result["seconds"]),
     "memory": ("Memory of a step, large batch", "MB", "{:.0f}", lambda result: result["megabytes"]),
 }
 
@@ -119,6 +118,27 @@ def networks(contents):
     return figure
 
 
+def startup(content):
+    """The time to each step beside Keras's, network by network."""
+    results = [result for result in content["results"] if result["mode"] == "graph"]
+    figure, ax = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+    for result, marker in zip(results, "osD^", strict=False):
+        ratios = result["kerasbn / keras"]
+        label = f"{result['model']}, batches of {result['batch']}"
+        ax.plot([int(step) for step in ratios], ratios.values(), marker=marker, label=label)
+    ax.axhline(1, color=COLORS["keras"], linewidth=1.5)
+    ax.annotate("Keras", (1, 1), (2, 3), textcoords="offset points", color=COLORS["keras"], fontsize=8.5)
+    ax.set_xscale("log")
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("training steps since the start of the process")
+    ax.set_ylabel("time / time with Keras's layer")
+    ax.set_title("What a user waits for, in a graph", fontsize=10, loc="left")
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.plot",
@@ -137,6 +157,9 @@ def main(arguments=None):
             if content["benchmark"] == "kernels":
                 with tables.understood(folder / f"{name}.json"):
                     save(kernels(content), folder / f"{name}.png")
+            if content["benchmark"] == "startup":
+                with tables.understood(folder / f"{name}.json"):
+                    save(startup(content), folder / f"{name}.png")
         whole = {name: found[name] for name in PANELS if name in found}
         if whole:
             with tables.understood(folder / f"{' or '.join(whole)}.json"):

@@ -10,17 +10,18 @@ import keras
 import pytest
 
 from benchmarks import (
-    compile_time,
     floor,
     fold,
     fresh,
     kernels,
     large_mean,
+    many_models,
     memory,
     models,
     networks,
     plot,
     report,
+    startup,
     sync,
     sync_cost,
     tables,
@@ -43,7 +44,6 @@ def folder(tmp_path_factory):
     small = networks.NETWORKS["MLP"]._replace(large_batch=100)
     kernels.main(["--shapes", "2x2x2x3", "8x3", "--repeats", "1", "--out", str(folder / "kernels.json")])
     models.main([*MLP, "--out", str(folder / "models.json")])
-    compile_time.main([*MLP, "--out", str(folder / "compile_time.json")])
     sync.main(["--replicas", "2", "--shapes", "6x3", "--repeats", "1", "--out", str(folder / "sync.json")])
     fold.main(["--models", "MobileNetV2", "--batches", "1", *MLP[2:], "--out", str(folder / "fold.json")])
     with pytest.MonkeyPatch.context() as patch:
@@ -51,6 +51,10 @@ def folder(tmp_path_factory):
         large_mean.main(["--libraries", "kerasbn", "Keras", "--out", str(folder / "large_mean.json")])
         patch.setitem(networks.NETWORKS, "MLP", small)
         memory.main([*MLP, "--out", str(folder / "memory.json")])
+        patch.setattr(startup, "STEPS", {"MLP": 25})
+        patch.setattr(startup, "READ", (1, 2, 10))
+        startup.main([*MLP, "--out", str(folder / "startup.json")])
+        many_models.main(["--quick", "--out", str(folder / "many_models.json")])
     return folder
 
 
@@ -172,17 +176,24 @@ def test_models(folder):
     assert all(result["milliseconds"][layer] > 0 for layer in networks.LAYERS)
 
 
-def test_compile_time(folder):
-    (result,) = json.loads((folder / "compile_time.json").read_text())["results"]
-    for layer in networks.LAYERS:
-        assert 0 < result["seconds"][layer] < result["epochs"][layer][0]
-        assert len(result["epochs"][layer]) == compile_time.EPOCHS
-    assert compile_time.traced_late([result]) == []
+def test_startup(folder):
+    (result,) = json.loads((folder / "startup.json").read_text())["results"]
+    for layer in startup.LAYERS:
+        seconds = [result["seconds"][layer][step] for step in ("1", "2", "10")]
+        assert 0 < seconds[0] < seconds[1] < seconds[2]
+        assert result["new size"][layer] > 0
+    assert result["traced late"] == 0
 
 
-def test_what_is_traced_late_is_named():
-    result = {"model": "MLP", "mode": "xla", "traces": {"keras": [1, 1, 1], "kerasbn": [1, 1, 2]}}
-    assert compile_time.traced_late([result]) == ["MLP, xla, kerasbn"]
+def test_many_models(folder):
+    results = json.loads((folder / "many_models.json").read_text())["results"]
+    assert [result["kind"] for result in results] == ["models", "sizes"]
+    assert all({*result["maps"]} == {*result["megabytes"]} == {"keras", "kerasbn"} for result in results)
+
+
+def test_what_is_left_behind_is_the_mean_growth_of_the_second_half():
+    readings = [(100 * min(i, 3) + i, 5.0) for i in range(10)]
+    assert many_models.growth(readings, 0) == 1 and many_models.growth(readings, 1) == 0
 
 
 def test_memory(folder):
@@ -231,7 +242,7 @@ def test_cost_table(capsys):
     [
         (models.main, ["--models", "VGG"], r"--models: invalid choice: 'VGG' .*ResNet-20"),
         (memory.main, ["--modes", "eager"], r"--modes: invalid choice: 'eager' .*graph.*xla"),
-        (compile_time.main, ["--repeats", "0"], r"--repeats: must be an integer of at least 1, got '0'"),
+        (startup.main, ["--repeats", "0"], r"--repeats: must be an integer of at least 1, got '0'"),
         (kernels.main, ["--threads", "two"], r"--threads: must be an integer of at least 1, got 'two'"),
         (kernels.main, ["--shapes", "8x3x2"], r"--shapes: must be BATCHxCHANNELS or .*got '8x3x2'"),
         (kernels.main, ["--dtype", "int8"], r"--dtype: invalid choice: 'int8'"),
@@ -252,7 +263,8 @@ def test_wrong_arguments_are_named(main, arguments, message, capsys):
     [
         kernels.main,
         models.main,
-        compile_time.main,
+        startup.main,
+        many_models.main,
         memory.main,
         sync.main,
         sync_cost.main,
@@ -271,14 +283,14 @@ def test_help_has_an_example(main, capsys):
 
 def test_pictures(folder):
     plot.main([str(folder)])
-    for name in ("kernels.png", "networks.png"):
+    for name in ("kernels.png", "networks.png", "startup.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_tables(folder):
     tables.main([str(folder)])
     text = (folder / "tables.md").read_text()
-    names = ["compile_time", "fold", "kernels", "large_mean", "memory", "models", "sync"]
+    names = ["fold", "kernels", "large_mean", "many_models", "memory", "models", "startup", "sync"]
     assert re.findall("^## (.*)$", text, re.M) == names
     assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3 and "| MobileNetV2, 1 | graph |" in text
 

@@ -196,9 +196,8 @@ def terms(content: dict, network: str) -> list[dict[str, float]]:
 
 # benchmarks
 
-KERNELS, MODELS, COMPILE_TIME, MEMORY, FOLD, LARGE_MEAN = (
-    Source(f"docs/performance/{name}.json")
-    for name in ("kernels", "models", "compile_time", "memory", "fold", "large_mean")
+KERNELS, MODELS, STARTUP, MEMORY, FOLD, LARGE_MEAN = (
+    Source(f"docs/performance/{name}.json") for name in ("kernels", "models", "startup", "memory", "fold", "large_mean")
 )
 
 
@@ -219,8 +218,8 @@ def overhead(content: dict, mode: str) -> float:
 
 
 def first_steps(content: dict, mode: str) -> Numbers:
-    models = ("ResNet-20", "Inception", "MobileNetV2")
-    return [result(content, model=model, mode=mode)["kerasbn / keras"] for model in models]
+    models = ("MLP", "ResNet-20", "Inception", "MobileNetV2")
+    return [result(content, model=model, mode=mode)["kerasbn / keras"]["2"] for model in models]
 
 
 def of_fused(content: dict, mode: str) -> Numbers:

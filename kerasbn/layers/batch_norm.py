@@ -82,12 +82,14 @@ class BatchNorm(keras.layers.BatchNormalization):
             are normalized each with moments of their own (*ghost* batch normalization, Hoffer et al. 2017, Alg. 1),
             and the moving statistics move by one group after the other. The remainder of a batch that does not divide
             is a smaller group.
-        jit_compile: Whether XLA compiles the training step of the layer. `True`: always. `False`: never by the
-            layer's own doing. `"auto"`: in a graph (`fit`, `tf.function`), where all axes but the batch have a static
-            size; not in eager mode and not for inputs of variable length, since XLA compiles anew for each length.
-            The batch size may vary; each new one compiles once. Inference is plain TensorFlow in all cases, for
-            converters and servers. Inside a program that XLA compiles as a whole (``compile(jit_compile=True)``) all
-            three are compiled with it, `"auto"` with the kernels that are made for XLA.
+        jit_compile: Whether XLA compiles the training step of the layer. `True`: at the first step with each batch
+            size. `False`: never by the layer itself. `"auto"`: in a graph (`fit`, `tf.function`) on CPUs, in the
+            background, for batches of at least 4 MB whose size has come often enough to pay for it; until compiled
+            kernels are ready, the layer computes with TensorFlow's operations, so no step waits. It compiles at most
+            128 sizes in a process, and none where `tf.config.experimental.enable_op_determinism` was called.
+            Inference is never compiled by the layer, for converters and servers. Inside a program that XLA compiles
+            as a whole (``compile(jit_compile=True)``) all three are compiled with it, `True` and `"auto"` with the
+            kernels that are made for XLA.
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
 
     Call arguments:
