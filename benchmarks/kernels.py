@@ -17,9 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import floor, fresh, options, report
-from benchmarks.networks import MODES
+from benchmarks.networks import MODES, compile_soon
 from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
 from kerasbn import BatchNorm
+from kerasbn.kernels import tiered
 
 SHAPES = [
     (32, 56, 56, 64),
@@ -116,11 +117,14 @@ def size(shape, dtype):
 
 
 def measure(shape, dtype, layout, threads, repeats, process):
+    compile_soon()
     steps = tensorflow_steps(shape, dtype, layout)
     if process:
         steps |= torch_steps(process, shape, dtype, threads)
     else:
         steps["floor"] = timed(floor.passes(*floor.numbers(size(shape, dtype)), np.multiply, np.add))
+    in_rounds(steps, 2)
+    tiered.wait_until_compiled()
     times = in_rounds(steps, repeats, WARM_UP)
     ratios = {
         f"{peer} / kerasbn {mode}": median_ratio(times[peer], times[f"kerasbn {mode}"])

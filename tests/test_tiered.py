@@ -14,9 +14,9 @@ import tensorflow as tf
 
 import kerasbn
 from kerasbn.kernels import compilation, tiered
-from kerasbn.kernels.tiered import _Compiler
+from kerasbn.kernels.tiered import _Compiler, wait_until_compiled
 from tests.cases import in_mode
-from tests.tiers import UNCOMPILED_STEPS, wait_until_compiled
+from tests.tiers import UNCOMPILED_STEPS
 
 
 def step_of(layer, shape):

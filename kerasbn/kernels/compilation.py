@@ -50,7 +50,7 @@ class Program(NamedTuple):
         @tf.function(autograph=False)
         def each_once(x, mask, vector):
             moments = passes.find_moments(x, mask, **run) if self.moments_apart else None
-            y, moments = passes.normalize(x, mask, moments, vector, vector, **run)
+            y, moments, _ = passes.normalize(x, mask, moments, vector, vector, None, update=None, **run)
             values = (x, mask, x, moments, vector, vector)
             sums = passes.find_parameter_gradients(*values, **run) if self.sums_apart else None
             dx, sums = passes.differentiate(*values, sums, **run)

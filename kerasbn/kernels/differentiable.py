@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasbn.kernels import passes
 from kerasbn.kernels.batch_norm import Settings
+from kerasbn.kernels.moving_statistics import MovingStatistics, Update
 from kerasbn.moments import Moments
 
 
@@ -16,13 +17,15 @@ def batch_normalize(
     beta: tf.Tensor,
     mask: tf.Tensor | None = None,
     moments: Moments | None = None,
+    moving: MovingStatistics | None = None,
     *,
     settings: Settings,
+    update: Update | None = None,
     parts: int = 1,
     jit_compile: bool | tf.Tensor,
     statistics: Callable[[tf.Tensor], Moments],
     over_replicas: Callable[[tf.Tensor], tf.Tensor] | None = None,
-) -> tuple[tf.Tensor, Moments]:
+) -> tuple[tf.Tensor, Any]:
     """Normalizes a batch by its moments, with a gradient that knows the moments come from `x`.
 
     Args:
@@ -32,14 +35,16 @@ def batch_normalize(
         mask: As for `batch_moments`.
         moments: Those of the batch, ``statistics(x)``, where they are known already. They receive no gradient; `x`
             receives theirs. By default they are computed here, in one program with the rest.
+        moving: Moving statistics, to be moved by the batch. They receive no gradient.
         settings: What is the same for every batch.
+        update: How the moving statistics move.
         parts: In how many parts compiled sums over the batch are computed, side by side.
         jit_compile: Whether XLA compiles the kernels; a boolean tensor says so when it runs.
         statistics: ``x -> Moments`` in differentiable operations, used only for derivatives of second and higher order.
         over_replicas: Sums a tensor over all replicas whose batches are in `moments`, if there are several.
 
     Returns:
-        The normalized batch, of the shape of `x`, and its moments.
+        The normalized batch, of the shape of `x`, and the moving statistics after it, `Moved`, if there are some.
     """
     constant = tf.stop_gradient
 
@@ -56,14 +61,14 @@ def batch_normalize(
 
     # Two nested gradients, each an opaque pass over values that no tape follows, so that nothing is kept but what is
     # named here. The second derivative is rare (gradient penalties) and comes from differentiating the formula itself.
-    # Moments leave by `found`: as results of `forward` they would get gradients, all zero.
-    found: Any = None
+    # What else is found leaves by `moved`: as a result of `forward` it would get gradients, all zero.
+    moved: Any = None
 
     @tf.custom_gradient
     def forward(x, gamma, beta):
-        nonlocal found
-        run = {"settings": settings, "parts": parts, "jit_compile": jit_compile}
-        y, found = passes.normalize(constant(x), mask, moments, constant(gamma), constant(beta), **run)
+        nonlocal moved
+        run = {"settings": settings, "update": update, "parts": parts, "jit_compile": jit_compile}
+        y, found, moved = passes.normalize(constant(x), mask, moments, constant(gamma), constant(beta), moving, **run)
         return y, lambda dy: backward(x, gamma, beta, dy, found)
 
     def backward(x, gamma, beta, dy, moments):
@@ -80,4 +85,4 @@ def batch_normalize(
         return first(x, gamma, beta, dy)
 
     y = forward(x, gamma, beta)
-    return y, found
+    return y, moved

@@ -4,18 +4,28 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from kerasbn.kernels.shared_trace import shared_trace
 from kerasbn.moments import Moments
 
 
 class MovingStatistics(NamedTuple):
-    """The moving statistics that a layer has, all of the shape of its weights; `None` for those that it has not."""
+    """The moving statistics that a layer has, all of the shape of its weights; `None` for those that it has not.
+
+    `batches` is how many batches counted so far, where the momentum is `None`.
+    """
 
     moving_mean: tf.Tensor
     moving_variance: tf.Tensor | None = None
     moving_stddev: tf.Tensor | None = None
     renorm_mean: tf.Tensor | None = None
     renorm_stddev: tf.Tensor | None = None
+    batches: tf.Tensor | None = None
+
+
+class Moved(NamedTuple):
+    """Moving statistics after a batch, and how many batches counted in it: none, one, or some of its groups."""
+
+    statistics: MovingStatistics
+    counted: tf.Tensor
 
 
 class Update(NamedTuple):
@@ -36,10 +46,7 @@ class Update(NamedTuple):
     groups: bool
 
 
-@shared_trace
-def move(
-    moments: Moments, moving: MovingStatistics, batches_before: tf.Tensor | None, *, update: Update
-) -> tuple[MovingStatistics, tf.Tensor]:
+def move(moments: Moments, moving: MovingStatistics, *, update: Update) -> Moved:
     """Moves each statistic towards the batch, or one group after the other, where values count.
 
     A channel that is not finite does not count: one bad batch, whose step a loss scale skips, would stay in the
@@ -47,12 +54,11 @@ def move(
 
     Args:
         moments: Of the batch; of groups along the first axis.
-        moving: The statistics; a result is returned for each that is not `None`.
-        batches_before: How many batches counted so far, of the shape of the weights, where `momentum` is `None`.
+        moving: The statistics.
         update: How they move.
 
     Returns:
-        The new values, and how many batches counted, of the shape of the weights.
+        The new values of all statistics but `batches`, of the shape of the weights.
     """
     dtype, shape = moments.center.dtype, tf.shape(moving.moving_mean)
     if update.groups:
@@ -71,20 +77,20 @@ def move(
 
     rate: tf.Tensor | float
     if update.momentum is None:
-        before = tf.cast(batches_before, dtype)
+        before = tf.cast(moving.batches, dtype)
         rate = 1 / tf.maximum(before + (tf.cumsum(batches) if update.groups else batches), 1)
     else:
         rate = 1 - update.momentum
     total = tf.reduce_sum(batches, 0) if update.groups else batches
     new_mean = moved(moving.moving_mean, mean, rate)
     if update.renorm_momentum is None:
-        return MovingStatistics(new_mean, moved(moving.moving_variance, variance, rate)), total
+        return Moved(MovingStatistics(new_mean, moved(moving.moving_variance, variance, rate)), total)
     # With renorm the standard deviation is averaged, as in the paper, and the variance follows from it.
     new_stddev = moved(moving.moving_stddev, tf.sqrt(variance + update.epsilon), rate)
     biased = tf.sqrt(tf.reshape(moments.variance(), shape) + update.epsilon)
     slow = 1 - update.renorm_momentum
     renorm = moved(moving.renorm_mean, mean, slow), moved(moving.renorm_stddev, biased, slow)
-    return MovingStatistics(new_mean, None, new_stddev, *renorm), total
+    return Moved(MovingStatistics(new_mean, None, new_stddev, *renorm), total)
 
 
 def move_in_turn(moving: tf.Tensor, values: tf.Tensor, rates: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasbn.kernels import batch_norm
 from kerasbn.kernels.batch_moments import merged, moments_of_parts
 from kerasbn.kernels.batch_norm import Settings
+from kerasbn.kernels.moving_statistics import Moved, MovingStatistics, Update, move
 from kerasbn.kernels.reduction import Pair
 from kerasbn.kernels.shared_trace import shared_trace
 from kerasbn.kernels.strategy import cut
@@ -28,18 +29,25 @@ def normalize(
     moments: Moments | None,
     gamma: tf.Tensor,
     beta: tf.Tensor,
+    moving: MovingStatistics | None,
     *,
     settings: Settings,
+    update: Update | None,
     parts: int,
     jit_compile: bool,
-) -> tuple[tf.Tensor, Moments]:
-    """The forward pass: Alg. 1, by `moments`, or by those of the batch where there are none yet."""
+) -> tuple[tf.Tensor, Moments, Moved | None]:
+    """The forward pass: Alg. 1, by `moments`, or by those of the batch where there are none yet.
+
+    With the moving statistics, moved by these moments, where there are some.
+    """
     run = {"settings": settings, "jit_compile": jit_compile}
     if moments is not None:
-        return batch_norm.normalize(x, mask, moments, gamma, beta, **run), moments
-    several = jit_compile and parts > 1
-    found = _moments_of_parts(x, mask, settings, parts, jit_compile) if several else ()
-    return batch_norm.normalize_batch(x, mask, found, gamma, beta, **run)
+        y = batch_norm.normalize(x, mask, moments, gamma, beta, **run)
+    else:
+        several = jit_compile and parts > 1
+        found = _moments_of_parts(x, mask, settings, parts, jit_compile) if several else ()
+        y, moments = batch_norm.normalize_batch(x, mask, found, gamma, beta, **run)
+    return y, moments, None if moving is None or update is None else move(moments, moving, update=update)
 
 
 @shared_trace

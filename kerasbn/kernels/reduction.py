@@ -104,16 +104,24 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
     block = tf.minimum(tf.clip_by_value(SLICE_BYTES // 4 // per_row, 1, SLICE_ROWS), rows // unroll)
     step = block * unroll
 
-    def slices(start, size):
-        return [None if t is None else _rows(t, axis, start, size) for t in tensors]
+    def of_rows(number):
+        return [None if t is None else _with_rows(t, axis, number) for t in tensors]
+
+    def terms_of(start, sizes):
+        pairs = zip(tensors, sizes, strict=True)
+        return tf.complex(*terms(*(None if t is None else _rows(t, axis, start, each) for t, each in pairs)))
+
+    # Once, and not for each slice: operations are what tracing costs.
+    sizes = of_rows(block)
 
     def body(i, total):
+        first = i * step
         for number in range(unroll):
-            total += tf.complex(*terms(*slices(i * step + number * block, block)))
+            total += terms_of(first + number * block, sizes)
         return i + 1, total
 
     iterations = rows // tf.maximum(step, 1)
-    start = tf.zeros_like(tf.complex(*terms(*slices(0, block))))
+    start = tf.zeros_like(terms_of(0, sizes))
     _, total = tf.while_loop(
         lambda i, _: i < iterations,
         body,
@@ -121,16 +129,22 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([*start.shape[:axis], None, *start.shape[axis + 1 :]])),
     )
     done = iterations * step
-    rest = tf.complex(*terms(*slices(done, rows - done)))
+    rest = terms_of(done, of_rows(rows - done))
     total = tf.reduce_sum(total, axis, keepdims=True) + tf.reduce_sum(rest, axis, keepdims=True)
     total = accurate_sum(total, others)
     return tf.math.real(total), tf.math.imag(total)
 
 
-def _rows(t: tf.Tensor, axis: int, start: tf.Tensor | int, size: tf.Tensor) -> tf.Tensor:
-    """`size` rows of `t` from `start`, whose number XLA knows even where it does not know `start`."""
-    shape, before, after = tf.shape(t), [0] * axis, [0] * (len(t.shape) - axis - 1)
-    return tf.slice(t, [*before, start, *after], tf.concat([shape[:axis], [size], shape[axis + 1 :]], 0))
+def _with_rows(t: tf.Tensor, axis: int, number: tf.Tensor) -> tf.Tensor:
+    """The shape of so many rows of `t`."""
+    sizes = tf.unstack(tf.shape(t), len(t.shape))
+    return tf.stack([*sizes[:axis], number, *sizes[axis + 1 :]])
+
+
+def _rows(t: tf.Tensor, axis: int, start: tf.Tensor | int, sizes: tf.Tensor) -> tf.Tensor:
+    """Rows of `t` from `start`, whose number XLA knows even where it does not know `start`."""
+    before, after = [0] * axis, [0] * (len(t.shape) - axis - 1)
+    return tf.slice(t, [*before, start, *after], sizes)
 
 
 def accurate_sum(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:

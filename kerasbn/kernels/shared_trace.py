@@ -27,7 +27,7 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.cache
-    def trace(arguments: "_Arguments", specs: Specs) -> Callable[..., Any]:
+    def trace(arguments: "_Structure", specs: Specs) -> Callable[..., Any]:
         def flat(*tensors: tf.Tensor) -> Any:
             args, keywords = arguments.filled_with(tensors)
             return function(*args, **dict(keywords))
@@ -47,7 +47,7 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
         traces = []
         for way in ways:
             static = keywords if which is None else keywords | {"jit_compile": way}
-            arguments, tensors = _Arguments.of((args, tuple(sorted(static.items()))))
+            arguments, tensors = _Structure.of((args, tuple(sorted(static.items()))))
             traces.append(trace(arguments, tuple(map(_spec, tensors))))
         return traces[0](*tensors) if len(traces) == 1 else _one_of(which, traces, tensors)
 
@@ -61,7 +61,7 @@ def _one_of(condition: tf.Tensor, ways: Sequence[Any], tensors: Sequence[tf.Tens
     prepares what it runs.
     """
     then, otherwise = ways
-    outputs = tf.nest.flatten(then.structured_outputs)
+    structure, outputs = _Structure.of(then.structured_outputs)
     results = tf.raw_ops.StatelessIf(
         cond=condition,
         input=tensors,
@@ -71,7 +71,7 @@ def _one_of(condition: tf.Tensor, ways: Sequence[Any], tensors: Sequence[tf.Tens
     )
     for result, output in zip(results, outputs, strict=True):
         result.set_shape(output.shape)
-    return tf.nest.pack_sequence_as(then.structured_outputs, results)
+    return structure.filled_with(tuple(results))
 
 
 def _spec(tensor: tf.Tensor) -> tuple[tuple[int | None, ...], tf.DType]:
@@ -82,14 +82,14 @@ def _spec(tensor: tf.Tensor) -> tuple[tuple[int | None, ...], tf.DType]:
     return tuple(shape), tensor.dtype
 
 
-class _Arguments:
-    """Nested arguments with the tensors taken out: what is static in a call."""
+class _Structure:
+    """Nested values with the tensors taken out: what is static in them."""
 
     def __init__(self, static: Any) -> None:
         self._static = static
 
     @classmethod
-    def of(cls, nested: Any) -> tuple["_Arguments", list[tf.Tensor]]:
+    def of(cls, nested: Any) -> tuple["_Structure", list[tf.Tensor]]:
         tensors = [leaf for leaf in tf.nest.flatten(nested) if tf.is_tensor(leaf)]
         return cls(tf.nest.map_structure(lambda leaf: _TENSOR if tf.is_tensor(leaf) else leaf, nested)), tensors
 
@@ -98,7 +98,7 @@ class _Arguments:
         return tf.nest.map_structure(lambda leaf: next(given) if leaf is _TENSOR else leaf, self._static)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Arguments) and self._static == other._static
+        return isinstance(other, _Structure) and self._static == other._static
 
     def __hash__(self) -> int:
         return hash(self._static)

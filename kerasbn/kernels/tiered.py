@@ -15,6 +15,7 @@ nothing is compiled.
 import atexit
 import math
 import threading
+import time
 import warnings
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -67,6 +68,19 @@ def takes_over(x: tf.Tensor, program: Hashable, compile_for: Callable[[int], Non
     # Not the constants themselves: TensorFlow would make a function of its own for each layer.
     fixed = {"table": _compiler.table, "min_bytes": MIN_BYTES, "min_uses": MIN_USES, "break_even": BREAK_EVEN}
     return _count_use(rows + number * 2**_ROW_BITS, rows * row_bytes, **fixed)
+
+
+def wait_until_compiled(seconds: float = 60.0) -> None:
+    """Waits until all that was counted so far is compiled, or could not be. For tests and benchmarks.
+
+    Raises:
+        TimeoutError: It took longer than `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while not _compiler.is_done():
+        if time.monotonic() > end:
+            raise TimeoutError(f"Not compiled within {seconds} seconds.")
+        time.sleep(0.02)
 
 
 @shared_trace
@@ -130,6 +144,14 @@ class _Compiler:
             table = _table(self.table)
             keys, values = tf.raw_ops.LookupTableExportV2(table_handle=table, Tkeys="int64", Tvalues="int64")
         return keys.numpy(), values.numpy()
+
+    def is_done(self) -> bool:
+        """Whether each size that was counted is ready, or could not be compiled."""
+        return all(self._is_done(device, set(self.counts(device)[0].tolist())) for device in _devices())
+
+    def _is_done(self, device: str, keys: set[int]) -> bool:
+        waiting = (key for key in keys if key > 0 and -key not in keys)
+        return all(self._tried.get((*_program_and_rows(key), device)) is False for key in waiting)
 
     def close(self) -> None:
         """Ends the thread; waits for the program that it is at, since XLA must not outlive the process's end."""

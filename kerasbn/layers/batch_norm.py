@@ -12,7 +12,7 @@ from kerasbn.kernels.batch_norm import Settings
 from kerasbn.kernels.compilation import Program, compiles
 from kerasbn.kernels.differentiable import batch_normalize
 from kerasbn.kernels.groups import by_groups
-from kerasbn.kernels.moving_statistics import MovingStatistics, Update, move
+from kerasbn.kernels.moving_statistics import Moved, MovingStatistics, Update
 from kerasbn.kernels.passes import find_moments
 from kerasbn.kernels.view import GROUPS, View
 from kerasbn.layers import arguments
@@ -252,7 +252,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             return self.activation(self._infer(x, mask))
         size = self.virtual_batch_size
         y, moved = by_groups(self._train, x, mask, size) if size else self._train(x, mask)
-        self._store(*moved)
+        self._store(moved)
         return y if self.activation in FUSED_ACTIVATIONS else self.activation(y)
 
     def _infer(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
@@ -273,8 +273,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             y += vector(self.beta)
         return tf.cast(y, self.compute_dtype)
 
-    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tuple[MovingStatistics, tf.Tensor]]:
-        """Normalizes with the moments of the batch, or of each group; with what `_moved` makes of them."""
+    def _train(self, x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, Moved]:
+        """Normalizes with the moments of the batch, or of each group; with the moving statistics moved by them."""
         dtype = keras.backend.result_type(x.dtype, "float32")
         flat = self._view.collapse(x)
         flat_mask = None if mask is None else self._view.collapse_mask(mask, x)
@@ -314,13 +314,15 @@ class BatchNorm(keras.layers.BatchNormalization):
             if self.renorm:
                 r, d = self._renorm_correction(moments)
                 gamma, beta = gamma * r, beta + gamma * d
-        y, moments = batch_normalize(
+        y, moved = batch_normalize(
             flat,
             gamma,
             beta,
             flat_mask,
             moments,
+            self._moving(),
             settings=settings,
+            update=self._update(),
             parts=parts,
             jit_compile=jit_compile,
             statistics=statistics,
@@ -328,7 +330,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         )
         y = tf.reshape(y, tf.shape(x))
         y.set_shape(x.shape)
-        return y, self._moved(moments)
+        return y, moved
 
     def _vector(self, weight: Any, dtype: str) -> tf.Tensor:
         return self._view.vector(tf.cast(weight, dtype))
@@ -346,30 +348,33 @@ class BatchNorm(keras.layers.BatchNormalization):
         d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
         return r, d
 
-    def _moved(self, moments: Moments) -> tuple[MovingStatistics, tf.Tensor]:
-        """The moving statistics moved by the batch, and how many batches counted, in the shape of the weights."""
-        update = Update(
+    def _update(self) -> Update:
+        """How the moving statistics move."""
+        return Update(
             momentum=self.momentum,
             renorm_momentum=self.renorm_momentum if self.renorm else None,
             epsilon=self.epsilon,
             unbiased=self.unbiased,
             groups=bool(self.virtual_batch_size),
         )
+
+    def _moving(self) -> MovingStatistics:
+        """The moving statistics as they are."""
         if self.renorm:
             names: tuple[str, ...] = ("moving_mean", "moving_stddev", "renorm_mean", "renorm_stddev")
         else:
             names = ("moving_mean", "moving_variance")
-        moving = MovingStatistics(**{name: tf.convert_to_tensor(getattr(self, name)) for name in names})
-        before = tf.convert_to_tensor(self.moving_count) if self.momentum is None else None
-        return move(moments, moving, before, update=update)
+        batches = tf.convert_to_tensor(self.moving_count) if self.momentum is None else None
+        return MovingStatistics(**{name: tf.convert_to_tensor(getattr(self, name)) for name in names}, batches=batches)
 
-    def _store(self, moved: MovingStatistics, batches: tf.Tensor) -> None:
+    def _store(self, moved: Moved) -> None:
         """Gives the moving statistics their new values, the same on all replicas.
 
         Replicas that normalize apart take the mean of theirs: so none drifts from the others, and what is saved does
         not depend on which of them saves.
         """
-        new = {name: value for name, value in moved._asdict().items() if value is not None}
+        batches = moved.counted
+        new = {name: value for name, value in moved.statistics._asdict().items() if value is not None}
         if not self.synchronized or self.sync_group_size:
             *values, batches = mean_over_replicas([*new.values(), batches], batches)
             new = dict(zip(new, values, strict=True))

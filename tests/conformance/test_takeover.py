@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasbn.kernels.tiered import wait_until_compiled
 from tests.cases import CASES, in_mode, train
-from tests.tiers import UNCOMPILED_STEPS, wait_until_compiled
+from tests.tiers import UNCOMPILED_STEPS
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

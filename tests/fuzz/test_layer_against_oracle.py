@@ -3,14 +3,16 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kerasbn.kernels import strategy
+from kerasbn.kernels import strategy, tiered
 from tests import expected
 from tests.cases import in_mode, train
 from tests.fuzz.layers import Drawn, layer_cases
 from tests.fuzz.profiles import fuzz, is_long
+from tests.tiers import UNCOMPILED_STEPS
 
 #: By how much results may be off, in parts of what they are the sum of; in half precision that is some roundings.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "float16": 3 * 2.0**-11, "bfloat16": 3 * 2.0**-8}
@@ -32,7 +34,7 @@ def check(name: str, found, dtype: str, wanted: np.ndarray, size: np.ndarray, co
     assert right.all(), f"{name} is {found[~right]} and not {wanted[~right]}"
 
 
-def check_case(case: Drawn, in_the_mode=lambda function, *tensors: function, **settings) -> None:
+def check_case(case: Drawn, in_the_mode=lambda function, *tensors: function, steps_before=0, **settings) -> None:
     layer = case.layer(**settings)
     statistics = "float64" if case.dtype == "float64" else "float32"
     compute, parameters = case.compute_dtype, case.dtype if not case.dtype.startswith("mixed") else "float32"
@@ -48,7 +50,13 @@ def check_case(case: Drawn, in_the_mode=lambda function, *tensors: function, **s
     for a, b in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
-    y, *gradients = in_the_mode(lambda *tensors: train(layer, *tensors), *tensors)(*tensors)
+    run = in_the_mode(lambda *tensors: train(layer, *tensors), *tensors)
+    for _ in range(steps_before):
+        run(*tensors)
+    if steps_before:
+        tiered.wait_until_compiled()
+        layer.set_weights(before)
+    y, *gradients = run(*tensors)
     check("y", y, compute, step.values["y"], step.sizes["y"])
     check("dx", gradients[0], case.input_dtype, step.values["dx"], step.sizes["dx"], compute)
     # An activation that the kernels do not have is differentiated in the dtype of the result.
@@ -96,6 +104,15 @@ def test_in_graphs(case, mode, jit_compile, known, part_bytes):
         check_case(case, in_the_mode, jit_compile=jit_compile)
     finally:
         strategy.PART_BYTES = usual
+
+
+@fuzz(4, case=layer_cases(few_shapes=not is_long()))
+def test_after_compiled_kernels_took_over(case):
+    limits = {"MIN_BYTES": 1, "MIN_USES": UNCOMPILED_STEPS, "BREAK_EVEN": 1, "MAX_PROGRAMS": 10**5, "IDLE": tiered.BUSY}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(tiered, name, value)
+        check_case(case, lambda function, *tensors: in_mode("graph", function), steps_before=UNCOMPILED_STEPS)
 
 
 @fuzz(4, case=layer_cases(few_shapes=not is_long()))
