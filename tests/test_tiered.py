@@ -57,6 +57,18 @@ def test_a_size_that_comes_once_is_never_compiled(small_and_soon, monkeypatch, c
     assert not any(taken)
 
 
+def test_a_small_size_is_never_compiled_however_often_it_comes(small_and_soon, monkeypatch, compiler, taken):
+    monkeypatch.setattr(tiered, "MIN_BYTES", 8 * 3 * 4)
+    step = step_of(kerasbn.BatchNorm(), (8, 3))
+    for rows in 10 * [7, 5]:
+        step(tf.ones([rows, 3]))
+    step(tf.ones([8, 3]))
+    wait_until_compiled()
+    for rows in 3 * [7, 5]:
+        step(tf.ones([rows, 3]))
+    assert not any(taken) and {tried[1] for tried in compiler._tried} == {8}
+
+
 def wait_until_compiled_rows(compiler, rows):
     """Waits until these sizes were compiled; an error if others were."""
     end = time.monotonic() + 60

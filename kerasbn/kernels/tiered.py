@@ -88,14 +88,15 @@ def _count_use(
     key: tf.Tensor, size: tf.Tensor, *, table: str, min_bytes: int, min_uses: int, break_even: int
 ) -> tf.Tensor:
     handle = _table(table)
+    large = size >= min_bytes
     # Small sizes share the key 0, which nobody looks at.
-    key = tf.where(size >= min_bytes, key, 0)
+    key = tf.where(large, key, 0)
     nothing = tf.constant(0, "int64")
     found = tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=tf.stack([key, -key]), default_value=nothing)
     uses, ready = tf.unstack(found, 2)
     with tf.control_dependencies([found]):
         tf.raw_ops.LookupTableInsertV2(table_handle=handle, keys=[key], values=[uses + 1])
-    return (ready > 0) & (uses >= min_uses) & (uses * size >= break_even)
+    return large & (ready > 0) & (uses >= min_uses) & (uses * size >= break_even)
 
 
 def _table(name: str) -> tf.Tensor:
