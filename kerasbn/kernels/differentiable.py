@@ -22,6 +22,7 @@ def batch_normalize(
     settings: Settings,
     update: Update | None = None,
     parts: int = 1,
+    inlined: bool = False,
     jit_compile: bool | tf.Tensor,
     statistics: Callable[[tf.Tensor], Moments],
     over_replicas: Callable[[tf.Tensor], tf.Tensor] | None = None,
@@ -39,6 +40,7 @@ def batch_normalize(
         settings: What is the same for every batch.
         update: How the moving statistics move.
         parts: In how many parts compiled sums over the batch are computed, side by side.
+        inlined: Whether what runs uncompiled is written into the graph (`kernels/shared_trace.py`).
         jit_compile: Whether XLA compiles the kernels; a boolean tensor says so when it runs.
         statistics: ``x -> Moments`` in differentiable operations, used only for derivatives of second and higher order.
         over_replicas: Sums a tensor over all replicas whose batches are in `moments`, if there are several.
@@ -50,7 +52,7 @@ def batch_normalize(
 
     def differentiate(x, gamma, beta, dy, *, moments, jit_compile):
         values = (x, mask, dy, moments, gamma, beta)
-        run = {"settings": settings, "parts": parts, "jit_compile": jit_compile}
+        run = {"settings": settings, "parts": parts, "inlined": inlined, "jit_compile": jit_compile}
         if over_replicas is None:
             dx, sums = passes.differentiate(*values, None, **run)
         else:
@@ -67,7 +69,7 @@ def batch_normalize(
     @tf.custom_gradient
     def forward(x, gamma, beta):
         nonlocal moved
-        run = {"settings": settings, "update": update, "parts": parts, "jit_compile": jit_compile}
+        run = {"settings": settings, "update": update, "parts": parts, "inlined": inlined, "jit_compile": jit_compile}
         y, found, moved = passes.normalize(constant(x), mask, moments, constant(gamma), constant(beta), moving, **run)
         return y, lambda dy: backward(x, gamma, beta, dy, found)
 

@@ -22,24 +22,27 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
     trace for each value. Inside a program that XLA compiles as a whole, and where functions run eagerly
     (`tf.config.run_functions_eagerly`), the function is called as it is.
 
+    The keyword `inlined` says whether TensorFlow writes the function into each graph that calls it, and optimizes it
+    there. A call takes 0.05 ms, which counts in a layer of some hundred numbers; but to optimize a function again for
+    each of fifty layers takes seconds.
+
     A keyword `jit_compile`, if the function has it, may be a boolean tensor in a graph: it says which of two traces
     runs, that with `True` or that with `False`. Nothing of the other is prepared or compiled.
     """
 
     @functools.cache
-    def trace(arguments: "_Structure", specs: Specs) -> Callable[..., Any]:
+    def trace(arguments: "_Structure", specs: Specs, inlined: bool) -> Callable[..., Any]:
         def flat(*tensors: tf.Tensor) -> Any:
             args, keywords = arguments.filled_with(tensors)
             return function(*args, **dict(keywords))
 
-        # Not written into each graph that calls it: TensorFlow then optimizes it once, not once a layer.
-        traced = tf.function(flat, autograph=False, experimental_attributes={"_noinline": True})
+        traced = tf.function(flat, autograph=False, experimental_attributes={"_noinline": not inlined})
         # The trace belongs to nobody: not to the loop, the branch or the device where it is called first.
         with tf.init_scope(), tf.device(None):
             return traced.get_concrete_function(*(tf.TensorSpec(shape, dtype) for shape, dtype in specs))
 
     @functools.wraps(function)
-    def run(*args: Any, **keywords: Any) -> Any:
+    def run(*args: Any, inlined: bool = False, **keywords: Any) -> Any:
         if tf.config.functions_run_eagerly() or inside_xla():
             return function(*args, **keywords)
         which = keywords.get("jit_compile")
@@ -48,7 +51,7 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
         for way in ways:
             static = keywords if which is None else keywords | {"jit_compile": way}
             arguments, tensors = _Structure.of((args, tuple(sorted(static.items()))))
-            traces.append(trace(arguments, tuple(map(_spec, tensors))))
+            traces.append(trace(arguments, tuple(map(_spec, tensors)), inlined))
         return traces[0](*tensors) if len(traces) == 1 else _one_of(which, traces, tensors)
 
     return run

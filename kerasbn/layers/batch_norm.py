@@ -324,6 +324,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             settings=settings,
             update=self._update(),
             parts=parts,
+            inlined=self.input_spec.ndim == 2,  # a call costs more than layers of vectors do
             jit_compile=jit_compile,
             statistics=statistics,
             over_replicas=over_replicas if self.synchronized else None,
