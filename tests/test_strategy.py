@@ -82,7 +82,7 @@ def test_number_of_parts(four_cores):
     assert parts((32, 32, 32, 16)) == 2  # 2 MB
     assert parts((128, 32, 32, 16), dtype="bfloat16") == 1  # rows of 32 bytes are not aligned
     assert parts((128, 32, 32, 32), dtype="bfloat16") == 4
-    assert parts((None, None, 16)) == 1
+    assert parts((None, None, 16)) == 4
     assert parts((128, 16, 32, 32), axis=1) == 4
     assert parts((60, 100)) == 1
     assert parts((128, 32, 32, 3)) == 1
