@@ -74,5 +74,5 @@ def test_saved_model_runs_without_xla(settings, tmp_path):
 
 def test_a_training_function_does_ask_for_xla(tmp_path):
     """That is, the test above would see it."""
-    served = exported(network(BatchNorm), tmp_path / "training", training=True)
+    served = exported(network(BatchNorm, jit_compile=True), tmp_path / "training", training=True)
     assert any(asks_for_xla(function) for function in served.signatures.values())

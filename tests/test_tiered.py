@@ -93,6 +93,21 @@ def test_layers_of_the_same_kind_share_a_program(small_and_soon, compiler, taken
     np.testing.assert_array_equal(*results)
 
 
+def test_more_kinds_than_can_be_told_apart_stay_uncompiled(small_and_soon, monkeypatch, compiler, taken):
+    monkeypatch.setattr(tiered, "_PROGRAM_BITS", 1)
+    first, second, third = (step_of(kerasbn.BatchNorm(), (6, channels)) for channels in (2, 3, 4))
+    for _ in range(UNCOMPILED_STEPS):
+        for channels, step in zip((2, 3, 4), (first, second, third), strict=True):
+            step(tf.ones([6, channels]))
+    wait_until_compiled()
+    assert len(compiler._programs) == 2 and not any(taken)
+    third(tf.ones([6, 4]))
+    assert not any(taken)
+    first(tf.ones([6, 2]))
+    second(tf.ones([6, 3]))
+    assert taken[-2:] == [True, True]
+
+
 @pytest.mark.parametrize("settings", [{}, {"synchronized": True}, {"renorm": True}], ids=str)
 def test_replicas(settings, small_and_soon, taken, strategy):
     """In `fit`, with batches that do not divide: what is compiled from the start gives the same."""

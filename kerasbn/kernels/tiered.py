@@ -51,7 +51,7 @@ BUSY, IDLE = 0.1, 1.0
 _ROW_BITS, _LAYER_BITS, _PROGRAM_BITS = 34, 19, 10
 
 
-def takes_over(x: tf.Tensor, program: Hashable, compile_for: Callable[[int], None]) -> tf.Tensor:
+def takes_over(x: tf.Tensor, program: Hashable, compile_for: Callable[[int], None]) -> bool | tf.Tensor:
     """Counts a use of the size of `x` and says whether compiled kernels compute it: a boolean tensor.
 
     Args:
@@ -60,10 +60,12 @@ def takes_over(x: tf.Tensor, program: Hashable, compile_for: Callable[[int], Non
         compile_for: Compiles it for a size of the first axis.
 
     Returns:
-        Scalar boolean tensor.
+        Scalar boolean tensor; or `False`, where more programs are registered than can be counted.
     """
     row_bytes = x.dtype.size * math.prod(x.shape[1:])
     number = _compiler.register(program, row_bytes, compile_for)
+    if number is None:
+        return False
     rows = tf.shape(x, "int64")[0]
     # Not the constants themselves: TensorFlow would make a function of its own for each layer.
     fixed = {"table": _compiler.table, "min_bytes": MIN_BYTES, "min_uses": MIN_USES, "break_even": BREAK_EVEN}
@@ -127,17 +129,20 @@ class _Compiler:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def register(self, program: Hashable, row_bytes: int, compile_for: Callable[[int], None]) -> int:
-        """A number for a layer that uses a program."""
+    def register(self, program: Hashable, row_bytes: int, compile_for: Callable[[int], None]) -> int | None:
+        """A number for a layer that uses a program; `None` for a program beyond those that a key can tell apart."""
         with self._lock:
-            number = self._numbers.setdefault(program, len(self._programs))
-            if number == len(self._programs):
+            if program not in self._numbers:
+                if len(self._programs) == 2**_PROGRAM_BITS:
+                    return None
+                self._numbers[program] = len(self._programs)
                 self._programs.append(_Program(row_bytes, compile_for))
+            number = self._numbers[program]
             self._layers = (self._layers + 1) % 2**_LAYER_BITS
             if self._thread is None or not self._thread.is_alive():  # in a forked process it is not
                 self._thread = threading.Thread(target=self._run, name="kerasbn-compiler", daemon=True)
                 self._thread.start()
-            return (number % 2**_PROGRAM_BITS) * 2**_LAYER_BITS + self._layers
+            return number * 2**_LAYER_BITS + self._layers
 
     def counts(self, device: str) -> tuple[np.ndarray, np.ndarray]:
         """The keys and values of the table of a device."""
