@@ -18,6 +18,25 @@ settings.register_profile("default", deadline=None, derandomize=bool(os.environ.
 profiles.register()
 settings.load_profile(os.environ.get("KERASBN_FUZZ", "default"))
 
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow (docs/testing.md)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out slow tests, but not those that the command line names."""
+    if config.getoption("--slow"):
+        return
+    named = tuple(arg for arg in config.args if "::" in arg)
+    slow = [item for item in items if item.get_closest_marker("slow") and not _is_named(item, named)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in set(slow)]
+
+
+def _is_named(item, named):
+    return any(item.nodeid.split("/")[-1].startswith(name.split("/")[-1]) for name in named)
+
+
 CPUS = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConfiguration()] * 4)
 
