@@ -97,6 +97,10 @@ def in_mode(mode: str, function, *specs):
 
 MODES = ("eager", "graph", "inlined")
 
+#: What computes a layer: TensorFlow's operations, kernels that XLA compiles alone, one program that they are part of.
+#: Modes with a `jit_compile`; "auto" compiles nothing as small as tests are.
+WAYS = (("eager", False), ("graph", True), ("inlined", "auto"))
+
 #: Those that Keras has too.
 KERAS_CASES = [
     Case("dense", (12, 5)),
@@ -169,3 +173,22 @@ CASES = [
         {"virtual_batch_size": 2, "momentum": None, "unbiased": True, "scale": False},
     ),
 ]
+
+_CORE = (
+    "dense",
+    "image",
+    "float64",
+    "mask, channels first",
+    "renorm, mask",
+    "per activation, mask",
+    "unbiased",
+    "cumulative, mask, renorm",
+    "mask, synchronized",
+    "synchronized in groups",
+    "relu, synchronized",
+    "virtual batches, mask",
+    "virtual batches, cumulative, unbiased, no scale",
+)
+
+#: One of each kind, for qualities that take seconds to test.
+CORE = [case for case in CASES if case.name in _CORE]

@@ -19,24 +19,6 @@ profiles.register()
 settings.load_profile(os.environ.get("KERASBN_FUZZ", "default"))
 
 
-def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow (docs/testing.md)")
-
-
-def pytest_collection_modifyitems(config, items):
-    """Leaves out slow tests, but not those that the command line names."""
-    if config.getoption("--slow"):
-        return
-    named = tuple(arg for arg in config.args if "::" in arg)
-    slow = [item for item in items if item.get_closest_marker("slow") and not _is_named(item, named)]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in set(slow)]
-
-
-def _is_named(item, named):
-    return any(item.nodeid.split("/")[-1].startswith(name.split("/")[-1]) for name in named)
-
-
 CPUS = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(CPUS[0], [tf.config.LogicalDeviceConfiguration()] * 4)
 
@@ -61,8 +43,19 @@ def pytest_runtest_teardown(item, nextitem):
     return result
 
 
+@pytest.fixture(autouse=True)
+def uncompiled(request, monkeypatch):
+    """Layers that leave it to kerasbn compile nothing, as what XLA compiled is never given back.
+
+    The marker `default_compilation` keeps what users have; `jit_compile=True` and whole XLA programs stay what they
+    are.
+    """
+    if not request.node.get_closest_marker("default_compilation"):
+        monkeypatch.setattr(tiered, "MIN_BYTES", 2**62)
+
+
 @pytest.fixture
-def small_and_soon(monkeypatch):
+def small_and_soon(uncompiled, monkeypatch):
     """Batches of any size are compiled as soon as they come, and compiled kernels take over after some uses."""
     monkeypatch.setattr(tiered, "MIN_BYTES", 1)
     monkeypatch.setattr(tiered, "MIN_USES", UNCOMPILED_STEPS)

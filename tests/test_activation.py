@@ -7,18 +7,19 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm, callbacks, find_learning_rate
 from kerasbn.layers.batch_norm import FUSED_ACTIVATIONS
-from tests.cases import MODES, in_mode, train
+from tests.cases import WAYS, in_mode, train
+from tests.crossing import crossed
 
 ACTIVATIONS = ["relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "softmax", "linear", None]
 SHAPE = (6, 5, 4)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_equals_a_layer_of_its_own(activation, mode):
+@pytest.mark.parametrize(("activation", "way"), crossed(ACTIVATIONS, WAYS))
+def test_equals_a_layer_of_its_own(activation, way):
+    mode, jit_compile = way
     random = np.random.default_rng(0)
     x, dy = random.normal(size=(2, *SHAPE)).astype("float32")
-    together, apart = BatchNorm(activation=activation), BatchNorm()
+    together, apart = (BatchNorm(activation=each, jit_compile=jit_compile) for each in (activation, None))
     for layer in (together, apart):
         layer.build(SHAPE)
         layer.gamma.assign([0.5, -1.0, 2.0, 5.0])

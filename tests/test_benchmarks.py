@@ -27,6 +27,7 @@ from benchmarks import (
     tables,
     timing,
 )
+from tests.crossing import crossed
 
 everything = importlib.import_module("benchmarks.__main__")
 MLP = ["--models", "MLP", "--modes", "graph", "--repeats", "1"]
@@ -103,6 +104,7 @@ def test_fresh_process_is_ended_at_its_limit():
 # Commands.
 
 
+@pytest.mark.slow
 def test_kernels(folder):
     stored = json.loads((folder / "kernels.json").read_text())
     assert stored["machine"]["tensorflow"] and stored["dtype"] == "float32" and stored["layout"] == "last"
@@ -124,8 +126,7 @@ def test_kernels_without_torch(tmp_path, capsys, monkeypatch):
     assert list(out.parent.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("layout", ["first", "middle"])
+@pytest.mark.parametrize(("dtype", "layout"), crossed(["bfloat16", "float16"], ["first", "middle"]))
 def test_kernels_settings(dtype, layout, tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     built, layer_step = [], kernels.layer_step
@@ -170,12 +171,14 @@ def test_floor_is_of_the_bytes_asked_for():
     assert x.nbytes == dy.nbytes == y.nbytes == 24
 
 
+@pytest.mark.slow
 def test_models(folder):
     (result,) = json.loads((folder / "models.json").read_text())["results"]
     assert (result["model"], result["mode"], result["batch"], result["repeats"]) == ("MLP", "graph", 60, 1)
     assert all(result["milliseconds"][layer] > 0 for layer in networks.LAYERS)
 
 
+@pytest.mark.slow
 def test_startup(folder):
     (result,) = json.loads((folder / "startup.json").read_text())["results"]
     for layer in startup.LAYERS:
@@ -185,6 +188,7 @@ def test_startup(folder):
     assert result["traced late"] == 0
 
 
+@pytest.mark.slow
 def test_many_models(folder):
     results = json.loads((folder / "many_models.json").read_text())["results"]
     assert [result["kind"] for result in results] == ["models", "sizes"]
@@ -196,6 +200,7 @@ def test_what_is_left_behind_is_the_mean_growth_of_the_second_half():
     assert many_models.growth(readings, 0) == 1 and many_models.growth(readings, 1) == 0
 
 
+@pytest.mark.slow
 def test_memory(folder):
     (result,) = json.loads((folder / "memory.json").read_text())["results"]
     assert result["batch"] == 100 and {*result["megabytes"]} == {*networks.LAYERS}
@@ -203,6 +208,7 @@ def test_memory(folder):
     assert 1e7 < now <= most < 1e12
 
 
+@pytest.mark.slow
 def test_sync(folder):
     (result,) = json.loads((folder / "sync.json").read_text())["results"]
     assert {*result["milliseconds"]} == {*sync.WAYS}
@@ -213,6 +219,7 @@ def test_sync(folder):
     assert result["traffic"]["keras, TF"]["collectives"] == 0 and result["traffic"]["kerasbn, TF"]["collectives"] == 1
 
 
+@pytest.mark.slow
 def test_fold(folder):
     (result,) = json.loads((folder / "fold.json").read_text())["results"]
     assert (result["model"], result["batch"], result["mode"]) == ("MobileNetV2", 1, "graph")
@@ -281,12 +288,14 @@ def test_help_has_an_example(main, capsys):
     assert "Example: python -m benchmarks" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_pictures(folder):
     plot.main([str(folder)])
     for name in ("kernels.png", "networks.png", "startup.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_tables(folder):
     tables.main([str(folder)])
     text = (folder / "tables.md").read_text()
@@ -302,11 +311,13 @@ def test_a_library_that_is_not_installed_is_left_out(tmp_path, monkeypatch, caps
     assert json.loads((tmp_path / "large_mean.json").read_text())["results"] == []
 
 
+@pytest.mark.slow
 def test_kerasbn_is_right_at_a_large_mean(folder):
     ours, theirs = json.loads((folder / "large_mean.json").read_text())["results"]
     assert max(ours["errors"]) < 2e-5 and theirs["errors"][-1] > 1e-3
 
 
+@pytest.mark.slow
 def test_everything_at_once(tmp_path, monkeypatch, capfd):
     runs = {"small": ["kernels", "--shapes", "8x3", "--repeats", "1"], "broken": ["kernels", "--shapes", "8"]}
     monkeypatch.setattr(everything, "RUNS", runs)
@@ -328,7 +339,10 @@ def normalizations(model):
     return sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
 
 
-@pytest.mark.parametrize(("name", "count"), [("MLP", 3), ("Inception", 13), ("ResNet-20", 19), ("MobileNetV2", 52)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("MLP", 3), ("Inception", 13), ("ResNet-20", 19), pytest.param("MobileNetV2", 52, marks=pytest.mark.slow)],
+)
 def test_networks_differ_only_by_their_normalization(name, count):
     found = {layer: networks.NETWORKS[name].build(layer_class) for layer, layer_class in networks.LAYERS.items()}
     assert {layer: normalizations(model) for layer, model in found.items()} == {

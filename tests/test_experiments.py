@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.crossing import crossed
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -102,8 +104,9 @@ def test_other_settings_are_refused_and_nothing_is_lost(experiment, tmp_path, ca
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
-@each
-@pytest.mark.parametrize("content", ["", "[]", '{"runs": [{"a": 1}], "settings": {}}'])
+@pytest.mark.parametrize(
+    ("experiment", "content"), crossed(EXPERIMENTS, ["", "[]", '{"runs": [{"a": 1}], "settings": {}}'])
+)
 def test_something_else_is_refused_and_kept(experiment, content, tmp_path, capsys):
     (tmp_path / experiment.file).write_text(content)
     assert experiment.command(["--out", str(tmp_path)]) == 2

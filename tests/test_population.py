@@ -11,15 +11,12 @@ import kerasbn
 from kerasbn import BatchNorm, recalibrate
 from tests import reference
 from tests.cases import Case
+from tests.crossing import crossed
 
 L = keras.layers
 
 
-def ours(**settings):
-    """A layer that is not compiled: batches of all sizes would be, one after the other."""
-    return BatchNorm(jit_compile=False, **settings)
-
-
+ours = BatchNorm
 CLASSES = [L.BatchNormalization, ours]
 RANDOM = np.random.default_rng(0)
 
@@ -64,9 +61,7 @@ ORACLE_OF_OURS = [
 
 
 @pytest.mark.parametrize(
-    ("layer_class", "case"),
-    [*((CLASSES[0], case) for case in ORACLE), *((ours, case) for case in ORACLE_OF_OURS)],
-    ids=lambda value: getattr(value, "__name__", str(value)),
+    ("case", "layer_class"), [*crossed(ORACLE, CLASSES), *crossed(ORACLE_OF_OURS[len(ORACLE) :], [ours])]
 )
 def test_population_of_all_data(layer_class, case):
     inputs = keras.Input(case.shape[1:], dtype=case.dtype)
@@ -130,7 +125,8 @@ def test_a_batch_of_the_same_values_in_other_batches_gives_the_same():
 
 
 @pytest.mark.parametrize(
-    ("layer_class", "settings"), [(L.BatchNormalization, {}), (ours, {}), (ours, {"synchronized": True})]
+    ("layer_class", "settings"),
+    [(L.BatchNormalization, {}), (ours, {"synchronized": True}), pytest.param(ours, {}, marks=pytest.mark.slow)],
 )
 def test_two_replicas(strategy, layer_class, settings):
     x = RANDOM.normal(2.0, 3.0, (15, 4)).astype("float32")

@@ -10,6 +10,7 @@ from kerasbn.kernels import strategy
 from kerasbn.kernels.view import View
 from kerasbn.kernels.xla import inside_xla
 from tests.cases import MODES, in_mode, train
+from tests.crossing import crossed
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -90,10 +91,10 @@ def test_number_of_parts(four_cores):
     assert parts((128, 32, 32, 16), jit_compile=True) == 1
 
 
-@pytest.mark.parametrize("axis", [-1, 1])
-@pytest.mark.parametrize("settings", [{}, {"activation": "relu"}, {"renorm": True}, {"momentum": None}], ids=str)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("samples", [9, 1, 0])
+@pytest.mark.parametrize(
+    ("settings", "samples", "masked", "axis"),
+    crossed([{}, {"activation": "relu"}, {"renorm": True}, {"momentum": None}], [9, 1, 0], [False, True], [-1, 1]),
+)
 def test_parts_give_what_the_whole_gives(samples, masked, settings, axis, monkeypatch):
     """Also unequal ones, and more parts than rows."""
     shape = (samples, 16, 2, 16)

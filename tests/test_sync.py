@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm
 from tests import reference
+from tests.crossing import crossed
 from tests.replicas import collectives, train_step
 
 CHANNELS = 3
@@ -28,10 +29,10 @@ def run(strategy, shards, dys, masks=None, synchronized=True, momentum=0.0, **se
     return y, dx, *gradients, *statistics[:2]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("mean", [0.0, 1e4])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("sizes", [(4, 4), (6, 2), (5, 0)], ids=["equal", "unequal", "one empty"])
+@pytest.mark.parametrize(
+    ("sizes", "masked", "mean", "jit_compile"),
+    crossed([(4, 4), (6, 2), (5, 0), (5, 3)], [False, True], [0.0, 1e4], [False, True]),
+)
 def test_equals_one_device_on_the_joined_batch(strategy, sizes, masked, mean, jit_compile):
     random = np.random.default_rng(0)
     shape = (sum(sizes), 5, CHANNELS)
@@ -94,11 +95,10 @@ COUNTED = [
 ]
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("settings", "collectives_of_a_layer"), COUNTED, ids=str)
-def test_one_collective_forward_and_one_backward(strategy, settings, collectives_of_a_layer, masked, layers):
+@pytest.mark.parametrize(("counted", "masked", "layers"), crossed(COUNTED, [False, True], [1, 3]))
+def test_one_collective_forward_and_one_backward(strategy, counted, masked, layers):
     """Counted in the graph that runs, not in the code that made it."""
+    settings, collectives_of_a_layer = counted
     with strategy.scope():
         stack = [BatchNorm(**({"synchronized": True} | settings)) for _ in range(layers)]
         for layer in stack:
@@ -171,8 +171,10 @@ def test_fit(strategy, synchronized):
     assert np.isfinite(model.evaluate(x, y, verbose=0))
 
 
-@pytest.mark.parametrize("settings", [{}, {"renorm": True}, {"momentum": None}, {"virtual_batch_size": 2}], ids=str)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize(
+    ("settings", "bad"),
+    crossed([{}, {"renorm": True}, {"momentum": None}, {"virtual_batch_size": 2}], [np.nan, np.inf, 1e30]),
+)
 def test_a_bad_value_on_one_replica_stays_out_of_the_statistics(strategy, settings, bad):
     """Its channel moves on no replica, if they join, and by the other replica only, if they do not; others move."""
     x = np.random.default_rng(0).normal(size=(8, CHANNELS)).astype("float32")
@@ -236,8 +238,7 @@ def test_group_size_needs_synchronized():
 UNSYNCHRONIZED = [{}, {"momentum": None}, {"renorm": True}, {"virtual_batch_size": 2}, {"unbiased": True}]
 
 
-@pytest.mark.parametrize("settings", UNSYNCHRONIZED, ids=str)
-@pytest.mark.parametrize("sizes", [(4, 4), (7, 2), (5, 0)], ids=["equal", "unequal", "one empty"])
+@pytest.mark.parametrize(("settings", "sizes"), crossed(UNSYNCHRONIZED, [(4, 4), (7, 2), (5, 0)]))
 def test_replicas_that_normalize_apart_do_not_drift(strategy, sizes, settings):
     """Both hold the mean of what each would have alone; one without data has no part in it."""
     x = np.random.default_rng(0).normal(size=(sum(sizes), CHANNELS)).astype("float32") * 2 + 3

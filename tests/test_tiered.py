@@ -18,6 +18,8 @@ from kerasbn.kernels.tiered import _Compiler, wait_until_compiled
 from tests.cases import in_mode
 from tests.tiers import UNCOMPILED_STEPS
 
+pytestmark = pytest.mark.default_compilation
+
 
 def step_of(layer, shape):
     """A forward pass of a new layer in a graph that does not know the size of the batch."""

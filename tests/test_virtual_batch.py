@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from kerasbn import BatchNorm
-from tests.cases import MODES, in_mode, train
+from tests.cases import WAYS, in_mode, train
+from tests.crossing import crossed
 
 SIZE = 4
 
@@ -25,13 +26,12 @@ def group_by_group(x, dy, **settings):
     return [np.concatenate(y), np.concatenate(dx), *(np.sum(s, 0) for s in sums)], layer.get_weights()
 
 
-@pytest.mark.parametrize("samples", [16, 13, 4, 3, 1])
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("mode", MODES)
-def test_equals_one_group_after_the_other(mode, known, samples):
+@pytest.mark.parametrize(("samples", "way", "known"), crossed([16, 13, 4, 3, 1, 9], WAYS, [True, False]))
+def test_equals_one_group_after_the_other(samples, way, known):
     """Whatever remains, and whether or not the graph knows the size of the batch."""
+    mode, jit_compile = way
     x, dy = batch(samples), np.random.default_rng(1).normal(size=(samples, 5, 3)).astype("float32")
-    layer = BatchNorm(momentum=0.7, virtual_batch_size=SIZE)
+    layer = BatchNorm(momentum=0.7, virtual_batch_size=SIZE, jit_compile=jit_compile)
     layer.build(x.shape)
     spec = ((samples if known else None, 5, 3), "float32")
     found = in_mode(mode, lambda x, dy: train(layer, x, dy), spec, spec)(tf.constant(x), tf.constant(dy))
@@ -60,9 +60,10 @@ def test_bfloat16_of_several_batch_sizes(channels):
             assert np.all(np.isfinite(np.asarray(dx, "float64")))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_an_empty_batch_moves_nothing(mode):
-    layer = BatchNorm(virtual_batch_size=SIZE)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_empty_batch_moves_nothing(way):
+    mode, jit_compile = way
+    layer = BatchNorm(virtual_batch_size=SIZE, jit_compile=jit_compile)
     layer.build((None, 3))
     before = layer.get_weights()
     y, dx, dgamma, _ = in_mode(mode, lambda x, dy: train(layer, x, dy), *[((None, 3), "float32")] * 2)(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cases import CASES, train
+from tests.cases import CASES, CORE, train
+from tests.crossing import crossed
 from tests.replicas import train_step
 
 
@@ -55,14 +56,12 @@ def compare(case, strategy, jit_compile):
             same(replica, statistic[0] if apart else of_one)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_two_replicas_with_kernels(case, strategy):
-    compare(case, strategy, jit_compile=True)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_three_replicas_in_plain_operations(case, three):
-    compare(case, three, jit_compile=False)
+@pytest.mark.parametrize(("case", "replicas"), crossed(CASES, ["two, compiled", "three, uncompiled"], core=CORE))
+def test_shards(case, replicas, strategy, three):
+    if replicas == "two, compiled":
+        compare(case, strategy, jit_compile=True)
+    else:
+        compare(case, three, jit_compile=False)
 
 
 @pytest.mark.parametrize("training", [False, None, True])

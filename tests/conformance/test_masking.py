@@ -6,20 +6,20 @@ import pytest
 import tensorflow as tf
 
 from kerasbn import BatchNorm
-from tests.cases import CASES, MODES, in_mode, train
+from tests.cases import CASES, WAYS, in_mode, train
+from tests.crossing import crossed
 
 MASKED = [case for case in CASES if case.masked]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("case", MASKED, ids=str)
-def test_nothing_leaks(case, bad, mode):
+@pytest.mark.parametrize(("case", "bad", "way"), crossed(MASKED, [np.nan, np.inf, -np.inf], WAYS))
+def test_nothing_leaks(case, bad, way):
     """What is not finite under the mask changes no other output, no gradient of another value, no weight."""
     clean, spoiled = case.x.copy(), case.x.copy()
     clean[~case.mask], spoiled[~case.mask] = 0, bad
     dy = np.where(case.mask[..., None], case.dy, 0)  # what a masked loss sends back
-    layers = case.layer(), case.layer()
+    mode, jit_compile = way
+    layers = case.layer(jit_compile=jit_compile), case.layer(jit_compile=jit_compile)
     results = []
     for layer, x in zip(layers, (clean, spoiled), strict=True):
         results.append(in_mode(mode, lambda x, layer=layer: train(layer, x, dy, case.mask))(tf.constant(x)))
@@ -65,11 +65,11 @@ def test_mask_is_selection(case):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("case", MASKED, ids=str)
-def test_fully_masked(case, mode):
+@pytest.mark.parametrize(("case", "way"), crossed(MASKED, WAYS))
+def test_fully_masked(case, way):
     """Nothing to count: no statistic moves, and everything stays finite."""
-    layer = case.layer()
+    mode, jit_compile = way
+    layer = case.layer(jit_compile=jit_compile)
     before = layer.get_weights()
     y, *gradients = in_mode(mode, lambda x: train(layer, x, case.dy, np.zeros_like(case.mask)))(tf.constant(case.x))
     assert np.isfinite(y).all() and all(np.isfinite(g).all() for g in gradients)

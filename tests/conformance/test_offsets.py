@@ -1,12 +1,15 @@
 """Large means and outliers: float32 results against float64 on the same float32 inputs, in every mode."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kerasbn import BatchNorm
 from tests import reference
-from tests.cases import MODES, in_mode, train
+from tests.cases import MODES, WAYS, in_mode, train
+from tests.crossing import crossed
 
 EPSILON = 1e-3
 
@@ -28,14 +31,17 @@ def relative(found, wanted):
     return (np.abs(found - wanted) / np.maximum(1, np.abs(wanted))).max()
 
 
+#: Those of a graph and of one program that the layer is left out of are ways of their own.
+ALL_WAYS = (*WAYS, ("graph", False), ("inlined", False))
+
 #: Mean and where an outlier of 1e4 is. The middle is where compiled kernels take their first guess at the mean from.
 DATA = [(0.0, None), (0.0, "first"), (1e4, None), (1e6, "first"), (1e6, "middle")]
 
 
-@pytest.mark.parametrize(("mean", "outlier"), DATA)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("mode", [*MODES, "plain graph", "plain inlined"])
-def test_any_mean(mode, layout, mean, outlier):
+@pytest.mark.parametrize(("layout_and_data", "way"), crossed(itertools.product(LAYOUTS, DATA), ALL_WAYS))
+def test_any_mean(layout_and_data, way):
+    layout, (mean, outlier) = layout_and_data
+    mode, jit_compile = way
     shape, axis, masked = LAYOUTS[layout]
     random = np.random.default_rng(0)
     x = (random.normal(size=shape) + mean).astype("float32")
@@ -46,14 +52,10 @@ def test_any_mean(mode, layout, mean, outlier):
         x[sample] += 1e4
         if masked:
             mask[sample] = True
-    layer = BatchNorm(
-        axis=axis, momentum=0.0, epsilon=EPSILON, jit_compile=False if mode.startswith("plain") else "auto"
-    )
+    layer = BatchNorm(axis=axis, momentum=0.0, epsilon=EPSILON, jit_compile=jit_compile)
     layer.build(shape)
     static = (None, *shape[1:])
-    step = in_mode(
-        mode.replace("plain ", ""), lambda x, dy: train(layer, x, dy, mask), (static, "float32"), (static, "float32")
-    )
+    step = in_mode(mode, lambda x, dy: train(layer, x, dy, mask), (static, "float32"), (static, "float32"))
     y, dx, dgamma, _ = step(tf.constant(x), tf.constant(dy))
 
     kept = {a % len(shape) for a in np.atleast_1d(axis)}
@@ -95,9 +97,10 @@ def test_inference_at_any_mean(mean):
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.3, -1e6, 1e-20])
-@pytest.mark.parametrize("mode", MODES)
-def test_constant_input_gives_beta(mode, constant):
-    layer = BatchNorm(beta_initializer=lambda shape, dtype=None: tf.range(4.0))
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_constant_input_gives_beta(way, constant):
+    mode, jit_compile = way
+    layer = BatchNorm(jit_compile=jit_compile, beta_initializer=lambda shape, dtype=None: tf.range(4.0))
     layer.build((None, 4))
     y, dx, *_ = in_mode(mode, lambda x: train(layer, x, tf.ones_like(x)))(tf.fill([77, 4], constant))
     np.testing.assert_allclose(y, np.tile(np.arange(4.0), (77, 1)), atol=2e-6)

@@ -7,20 +7,21 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm
 from tests import reference
-from tests.cases import MODES, in_mode, train
+from tests.cases import WAYS, in_mode, train
 
 HALF = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(("shape", "axis"), [((64, 5, 8), 2), ((64, 5, 7), 2), ((64, 8, 6), 1), ((64, 8, 5), 1)])
 @pytest.mark.parametrize("dtype", HALF)
-def test_half_precision_against_float64_on_the_same_inputs(dtype, shape, axis, mode):
+def test_half_precision_against_float64_on_the_same_inputs(dtype, shape, axis, way):
     """With even and odd sizes: bfloat16 is added up two at a time."""
+    mode, jit_compile = way
     random = np.random.default_rng(0)
     x = tf.cast(random.normal(size=shape) * 3 + 20, dtype)
     dy = tf.cast(random.normal(size=shape), dtype)
-    layer = BatchNorm(axis=axis, dtype=f"mixed_{dtype}", momentum=0.0)
+    layer = BatchNorm(axis=axis, dtype=f"mixed_{dtype}", momentum=0.0, jit_compile=jit_compile)
     layer.build(x.shape)
     y, dx, dgamma, dbeta = in_mode(mode, lambda x: train(layer, x, dy))(x)
     assert y.dtype == dx.dtype == dtype and dgamma.dtype == dbeta.dtype == "float32"

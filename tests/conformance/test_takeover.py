@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 
 from kerasbn.kernels.tiered import wait_until_compiled
-from tests.cases import CASES, in_mode, train
+from tests.cases import CASES, CORE, in_mode, train
+from tests.crossing import crossed
 from tests.tiers import UNCOMPILED_STEPS
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", crossed(CASES, core=CORE))
 def test_a_training_that_goes_on_compiled(case, small_and_soon, taken):
     """It is the same as one that is compiled from the start, and one that is never: results, gradients, statistics."""
     layers = [case.layer(jit_compile=jit_compile) for jit_compile in ("auto", True, False)]

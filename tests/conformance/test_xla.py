@@ -8,10 +8,10 @@ import tensorflow as tf
 from kerasbn import BatchNorm
 from kerasbn.kernels.differentiable import batch_normalize
 from tests.cases import CASES, MODES, in_mode, train
+from tests.crossing import crossed
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("case", "mode"), crossed(CASES, MODES))
 def test_compiled_equals_plain(case, mode):
     plain, compiled = case.layer(jit_compile=False), case.layer(jit_compile=True)
     wanted = train(plain, case.x, case.dy, case.mask)
@@ -40,6 +40,7 @@ def compiled_programs(layer, *specs):
     return programs("")
 
 
+@pytest.mark.default_compilation
 @pytest.mark.parametrize(
     ("jit_compile", "shape", "programs"),
     [
@@ -58,6 +59,7 @@ def test_what_is_compiled(jit_compile, shape, programs, one_part):
     assert compiled_programs(layer, (shape, "float32"), (shape, "float32")) == programs  # forward, backward
 
 
+@pytest.mark.default_compilation
 def test_nothing_is_compiled_where_sizes_behind_the_channels_are_unknown(one_part):
     layer = BatchNorm(axis=1)
     layer.build((None, 3, None, None))
@@ -77,6 +79,7 @@ def test_renorm_is_one_program_more(one_part):
     assert compiled_programs(layer, ((None, 3), "float32"), ((None, 3), "float32")) == 3
 
 
+@pytest.mark.default_compilation
 def test_auto_is_uncompiled_in_eager_mode(monkeypatch):
     """Eager inputs change shape at will; each new shape would be compiled."""
     asked = []
@@ -144,9 +147,7 @@ BRANCHES = {
 }
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
-@pytest.mark.parametrize("jit_compile", [True, False])
-@pytest.mark.parametrize("mode", ["graph", "inlined"])
+@pytest.mark.parametrize(("branch", "jit_compile", "mode"), crossed(BRANCHES, [True, False], ["graph", "inlined"]))
 def test_inside_a_branch_or_loop(branch, jit_compile, mode):
     """As in stochastic depth; the gradient of a branch is a graph of its own, with inputs of its own."""
     x = tf.constant(np.random.default_rng(0).normal(size=(6, 4)).astype("float32"))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasbn import BatchNorm, batch_normalize
+from tests.crossing import crossed
 from tests.transforms.models import (
     MODELS,
     Python,
@@ -127,8 +128,9 @@ def test_after_the_activation_nothing_else_changes(make):
     assert_close(new(x, training=False), model(x, training=False), 1e-5)
 
 
-@pytest.mark.parametrize("where", ["pre_activation", "post_activation"])
-@pytest.mark.parametrize("make", [m for m in MODELS if m is not shared], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    ("make", "where"), crossed([m for m in MODELS if m is not shared], ["pre_activation", "post_activation"])
+)
 def test_twice_is_once(make, where):
     once = batch_normalize(make(), where)
     changes = []
@@ -347,7 +349,12 @@ def test_policies_are_those_of_the_layers():
 
 
 @pytest.mark.parametrize(
-    ("make", "jit_compile"), [(residual, True), (mixed_precision, False), (several_inputs_and_outputs, False)]
+    ("make", "jit_compile"),
+    [
+        (several_inputs_and_outputs, False),
+        pytest.param(residual, True, marks=pytest.mark.slow),
+        pytest.param(mixed_precision, False, marks=pytest.mark.slow),
+    ],
 )
 def test_training(make, jit_compile, tmp_path):
     keras.utils.set_random_seed(0)
