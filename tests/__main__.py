@@ -139,7 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests", description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--group", action="append", choices=names, help="only this group; may be given several times")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="a table of the N slowest tests, too")
+    parser.add_argument("--slow", action="store_true", help="all tests, also those that `pytest` leaves out")
     options, given = parser.parse_known_args(arguments)
+    given += ["--slow"] if options.slow else []
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt from the keyboard
     outcomes = []
