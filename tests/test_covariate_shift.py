@@ -44,6 +44,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_what_it_writes(whole):
     assert sorted(path.name for path in whole.iterdir()) == WRITTEN
     results = Results.read(whole)
@@ -58,6 +59,7 @@ def test_what_it_writes(whole):
     assert list(METRIC_LABELS) == list(METRICS)
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_twice(whole, monkeypatch, capsys):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("it was trained again"))
@@ -67,6 +69,7 @@ def test_nothing_is_trained_twice(whole, monkeypatch, capsys):
     assert all(label in printed for label in (*NETWORKS.values(), *METRIC_LABELS.values()))
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_is_the_same_run(digits, tmp_path):
     """The noise and the snapshots that the next shift is measured from are those that they would have been."""
     settings = Settings("digits", "sigmoid", 12, 2, 16, (1.0,), search_seeds=1, probe=40)

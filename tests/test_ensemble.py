@@ -90,6 +90,7 @@ def build_small(network, shape, examples, learning_rate, decay_steps, momentum, 
     return model, [], tf.data.Dataset.range(examples).shuffle(examples, seed=seed)
 
 
+@pytest.mark.slow
 def test_one_of_the_six_is_trained(tmp_path):
     """With dropout and per-activation normalization, for as long as it takes to see that its probabilities are kept."""
     results = Results(tmp_path, Settings("digits", 4, 2, 32, learning_rate=0.03, factor=5.0, larger=2.0, top_k=3))
@@ -106,6 +107,7 @@ def stored(out):
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_what_it_writes(whole):
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted([*WRITTEN, *(f"probabilities-{name}-0.npy" for name in TWO)])
@@ -126,6 +128,7 @@ def test_what_it_writes(whole):
     assert not np.allclose(*each)
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_twice_nor_needs_the_probabilities(whole, tmp_path, monkeypatch):
     small(monkeypatch)
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("it was trained again"))
@@ -137,6 +140,7 @@ def test_nothing_is_trained_twice_nor_needs_the_probabilities(whole, tmp_path, m
     }
 
 
+@pytest.mark.slow
 def test_only_what_is_lost_is_trained_again(whole, tmp_path, monkeypatch):
     """A run without its probabilities and without its ensemble; the others are as they were."""
     small(monkeypatch)

@@ -48,6 +48,7 @@ def run_of(out, network):
     return next(run for run in stored(out)["runs"] if run["network"] == network)
 
 
+@pytest.mark.slow
 def test_what_it_writes(whole):
     assert sorted(path.name for path in whole.iterdir()) == WRITTEN
     content = stored(whole)
@@ -62,6 +63,7 @@ def test_what_it_writes(whole):
     assert rates == {name: pytest.approx(0.03 * network.factor) for name, network in NETWORKS.items()}
 
 
+@pytest.mark.slow
 def test_divergence_is_a_result(tmp_path):
     """It ends the training at once, and the last measurement before stands."""
     digits = load("digits")
@@ -80,6 +82,7 @@ def test_divergence_is_a_result(tmp_path):
     assert Results.read(tmp_path).ended("bn_x5") == [run]
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_twice(whole, monkeypatch, capsys):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("it was trained again"))
@@ -89,6 +92,7 @@ def test_nothing_is_trained_twice(whole, monkeypatch, capsys):
     assert all(network.label in printed for network in NETWORKS.values())
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_same_run(whole, tmp_path):
     """SIGKILL in the middle of BN-x5, which has all there is to restore; the others are there already."""
     content = stored(whole)

@@ -30,6 +30,7 @@ def stored(out):
     return json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_what_it_writes(whole):
     assert sorted(path.name for path in whole.iterdir()) == WRITTEN
     runs = {run["network"]: run for run in stored(whole)["runs"]}
@@ -39,6 +40,7 @@ def test_what_it_writes(whole):
         assert all(0 <= accuracy <= 1 for accuracy in run["accuracy"])
 
 
+@pytest.mark.slow
 def test_a_large_loss_is_no_divergence_and_an_infinite_one_is(whole):
     runs = {run["network"]: run for run in stored(whole)["runs"]}
     assert 1 <= runs["plain_x30_at_1"]["diverged_at"] <= 8
@@ -46,6 +48,7 @@ def test_a_large_loss_is_no_divergence_and_an_infinite_one_is(whole):
     assert np.all(Results.read(whole).accuracy("plain")[0, 1, 1] == 0.1)
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_same_alone(whole, tmp_path):
     """It depends on nothing that was trained before it: neither on weights, momenta, statistics nor the rate."""
     content = stored(whole)
@@ -62,6 +65,7 @@ def test_a_cell_is_the_same_alone(whole, tmp_path):
             assert run == expected[run["network"]]
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_twice(whole, monkeypatch):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     monkeypatch.setattr(training, "Trainer", lambda *_: pytest.fail("it was trained again"))

@@ -275,6 +275,7 @@ def everything_can_be_read(folder):
     return len(files)
 
 
+@pytest.mark.slow
 def test_killed_at_random_times_nothing_is_lost(tmp_path):
     """Two kills, then to the end: no measurement is lost or made twice, and the result is that of one run."""
     times, seen = random.Random(0), 0

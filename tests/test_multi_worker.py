@@ -43,6 +43,7 @@ def difference(output):
     return float(re.search(r"largest relative difference of a weight: (\S+)", output)[1])
 
 
+@pytest.mark.slow
 def test_workers_train_like_one_process_also_after_one_was_killed(tmp_path):
     """Batches of 51 and a last one of 21 do not divide. The third epoch is broken off, and trained again."""
     with example(tmp_path, "--epochs", "4", "--batch-size", "51", "--workers", "2", "--timeout", "200") as process:
@@ -71,6 +72,7 @@ def test_workers_train_like_one_process_also_after_one_was_killed(tmp_path):
     assert difference(output) < 1e-9
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all_workers(tmp_path):
     """In a terminal they get it, too. From a script only the command does, which ends them."""
     with example(tmp_path, "--workers", "2", "--epochs", "100") as process:
@@ -87,6 +89,7 @@ def test_an_interrupt_ends_all_workers(tmp_path):
             kill(worker, 0)
 
 
+@pytest.mark.slow
 def test_one_that_keeps_dying_is_reported(tmp_path):
     """An option that the worker does not accept stands for any error: no hang, a status and where to look."""
     with Cluster(2, ["--epochs", "none", "--out", str(tmp_path)], tmp_path) as cluster:

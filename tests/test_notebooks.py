@@ -23,6 +23,7 @@ def test_there_are_notebooks():
     assert len(NOTEBOOKS) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(notebook, tmp_path):
     code = "\n\n".join("".join(cell["source"]) for cell in cells(notebook))

@@ -10,6 +10,7 @@ from benchmarks import soak
 READING = soak.Reading(step=0, megabytes=500.0, objects=1, threads=4, files=9, traces=3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model")
 def test_two_hundred_steps(tmp_path, capsys):
     """Traces, threads and files stay; `ActivationStatistics` and `GradientStatistics` used to trace at each reading."""

@@ -63,6 +63,7 @@ def test_what_it_writes(uninterrupted):
         assert execution.curves["steps"] == [2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.slow
 def test_largest_stable_rates_come_with_it(tmp_path, capsys):
     arguments = ["--trials", "2", "--seeds", "1", "--steps", "12", "--stable-steps", "40", "--out", str(tmp_path)]
     assert study.main(arguments) == 0
@@ -77,6 +78,7 @@ def test_largest_stable_rates_come_with_it(tmp_path, capsys):
     assert (tmp_path / "stable.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_same_study(uninterrupted, tmp_path):
     """SIGKILL, once in the second trial and once after the third; the last time it may end."""
     killed = []
@@ -113,6 +115,7 @@ def stat(out, name):
     return [(out / "trials" / f"trial_{name}" / file).stat().st_mtime_ns for file in ("trial.json", "executions.json")]
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     with start(tmp_path) as process:
         for line in process.stdout:
@@ -195,6 +198,7 @@ def test_whatever_state_the_files_are_in(what, uninterrupted, tmp_path, capsys):
         assert curves(out)[3][0] == curves(uninterrupted)[3][0]  # with the values that it had
 
 
+@pytest.mark.slow
 def test_more_trials_may_be_asked_for(uninterrupted, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(uninterrupted, out)
@@ -246,6 +250,7 @@ def test_folders_that_are_no_study(tmp_path, capsys):
     assert "is not the result of a study" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The optimal value found")  # by scikit-learn, for the few trials of Bayes
 @pytest.mark.parametrize("oracle", ["random", "bayesian"])
 def test_other_oracles_and_hyperparameters(oracle, tmp_path):
@@ -279,6 +284,7 @@ def gone(pid):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_three_workers_one_of_which_is_killed(uninterrupted, tmp_path):
     """It is started again, and gets the trial that it had. What comes out is what one process finds."""
@@ -313,6 +319,7 @@ def test_three_workers_one_of_which_is_killed(uninterrupted, tmp_path):
             assert mine[1][0]["val_accuracy"] == pytest.approx(expected[1][0]["val_accuracy"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_for_good_ends_the_study(tmp_path):
     with start(tmp_path, "--workers", "2", "--restarts", "0", "--timeout", "120") as process:
         pids = {}

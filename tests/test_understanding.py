@@ -39,6 +39,7 @@ def stored(out, part):
     return json.loads((out / f"{part}.json").read_text())["runs"]
 
 
+@pytest.mark.slow
 def test_what_it_writes(whole):
     assert sorted(path.name for path in whole.iterdir()) == sorted([*FILES, *FIGURES, "table.md"])
     dead, healthy = stored(whole, "rates")
@@ -56,6 +57,7 @@ def test_what_it_writes(whole):
     assert [run["network"] for run in stored(whole, "divergence")] == ["none", "all", "all_own"]
 
 
+@pytest.mark.slow
 def test_a_step_that_diverges_is_followed_through_the_layers(whole):
     plain, same, own = stored(whole, "divergence")
     assert plain["step_size"] == plain["explodes_at"] == same["step_size"]
@@ -70,6 +72,7 @@ def test_a_step_that_diverges_is_followed_through_the_layers(whole):
         np.testing.assert_allclose(of_channels, np.array(plain["variance"])[:, layer - 1], rtol=0.01)
 
 
+@pytest.mark.slow
 def test_the_moments_before_the_step_are_those_of_the_monitor(tmp_path):
     digits = load("digits")
     settings = results.DivergenceSettings(**COMMON, depth=8, trained_steps=1, parts=1)
@@ -83,6 +86,7 @@ def test_the_moments_before_the_step_are_those_of_the_monitor(tmp_path):
     np.testing.assert_allclose(entry.variance[0], [each.mean() for each in expected], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_twice(whole, monkeypatch, capsys):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     for module, name in ((training, "train"), (looking, "search"), (looking, "losses"), (looking, "moments")):
@@ -92,6 +96,7 @@ def test_nothing_is_measured_twice(whole, monkeypatch, capsys):
     assert "no BN  1e+09" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_what_is_missing(whole, tmp_path, monkeypatch):
     """All but the last network of one part, as a kill leaves it."""
     content = json.loads((whole / "depth.json").read_text())
@@ -109,6 +114,7 @@ def test_it_goes_on_with_what_is_missing(whole, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["depth.json", "depth.png", "table.md"]
 
 
+@pytest.mark.slow
 def test_report_needs_the_json_only(whole, tmp_path, capsys):
     for name in FILES:
         (tmp_path / name).write_bytes((whole / name).read_bytes())
@@ -120,6 +126,7 @@ def test_report_needs_the_json_only(whole, tmp_path, capsys):
     assert "| no BN | 1e+09 | 1 | diverged at step" in (tmp_path / "report" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_other_settings_of_one_part_are_refused_and_nothing_is_lost(whole, capsys):
     before = {name: (whole / name).read_bytes() for name in FILES}
     assert command.main([*TINY, "--search-steps", "5", "--out", str(whole)]) == 2
@@ -308,6 +315,7 @@ def test_growth_by_hand(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_every_curve_is_named(whole, monkeypatch, tmp_path):
     shown = []
 

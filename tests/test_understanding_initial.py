@@ -229,6 +229,7 @@ def test_zeros_are_the_two_directions_that_normalization_takes_out():
     assert found["none"][2]["quantiles"][0] == found["none"][2]["condition"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_what_it_writes(whole):
     assert sorted(path.name for path in whole.iterdir()) == WRITTEN
     content = stored(whole)
@@ -244,6 +245,7 @@ def test_what_it_writes(whole):
         assert said in table
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_twice_and_what_is_missing_is(whole, tmp_path, monkeypatch):
     """A kill in the middle of a measurement leaves those before it."""
     content = stored(whole)
@@ -268,6 +270,7 @@ def test_nothing_is_measured_twice_and_what_is_missing_is(whole, tmp_path, monke
     np.testing.assert_allclose(again[name]["held"]["1"]["quantiles"], before[name]["held"]["1"]["quantiles"], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_report_needs_the_json_only(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(initial_measurements, "plan", lambda *_: pytest.fail("it was measured"))
     arguments = ["--report", str(whole / "initialisation.json"), "--out", str(tmp_path)]
@@ -277,6 +280,7 @@ def test_report_needs_the_json_only(whole, tmp_path, monkeypatch, capsys):
     assert "Singular values" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_curve_is_named(whole, monkeypatch):
     """In each figure with curves the legend has all there are, and says which has BN."""
     named = {}
@@ -301,6 +305,7 @@ def test_every_curve_is_named(whole, monkeypatch):
     assert len(plotted[4]) == 5
 
 
+@pytest.mark.slow
 def test_a_part_of_the_results_is_reported(whole, tmp_path, capsys):
     """As after a kill: what there are no numbers for is left out."""
     results = Results.read(whole)
