@@ -1,9 +1,10 @@
 """What the commands that measure one network after another have in common."""
 
+import importlib
 from collections.abc import Callable, Sequence
 
 from benchmarks import options, report
-from benchmarks.networks import MODES, NETWORKS
+from benchmarks.options import MODES, NETWORKS
 
 QUICK_MODES = ("graph",)
 
@@ -11,8 +12,6 @@ QUICK_MODES = ("graph",)
 def main(
     name: str,
     documentation: str,
-    measure: Callable[[str, str, int], dict],
-    rows: Callable[[dict], list[list[str]]],
     arguments: Sequence[str] | None,
     *,
     repeats: Callable[[str], int],
@@ -20,7 +19,10 @@ def main(
     quick_models: Sequence[str],
     quick_repeats: int,
 ) -> list[dict]:
-    """Calls `measure(network, mode, repeats)` for those that the options choose, and publishes the results."""
+    """Calls `measure(network, mode, repeats)` for those that the options choose, and publishes the results.
+
+    That function and `rows` are those of `benchmarks.NAME`, which is imported once the options are read.
+    """
     parser = options.parser(
         name,
         documentation,
@@ -31,12 +33,14 @@ def main(
     options.add_choice(parser, "models", NETWORKS)
     options.add_choice(parser, "modes", MODES)
     chosen = parser.parse_args(arguments)
-    results = []
+    benchmark, results = importlib.import_module(f"benchmarks.{name}"), []
     for network in chosen.models or (quick_models if chosen.quick else NETWORKS):
         for mode in chosen.modes or (QUICK_MODES if chosen.quick else MODES):
             rounds = chosen.repeats or (quick_repeats if chosen.quick else repeats(network))
-            results.append({"model": network, "mode": mode, "repeats": rounds, **measure(network, mode, rounds)})
-            report.progress("  ".join(rows({"results": results})[-1]))
+            results.append(
+                {"model": network, "mode": mode, "repeats": rounds, **benchmark.measure(network, mode, rounds)}
+            )
+            report.progress("  ".join(benchmark.rows({"results": results})[-1]))
     content = {"benchmark": name, "results": results}
-    report.publish(chosen.out, content, rows(content))
+    report.publish(chosen.out, content, benchmark.rows(content))
     return results

@@ -5,14 +5,10 @@ variables, so that TensorFlow cannot fold by itself. "affine" is how many of the
 multiplication and addition each, because a ReLU is behind them and a sum, a concatenation or a pooling before them.
 """
 
-import keras
-import numpy as np
-import tensorflow as tf
+import sys
 
-from benchmarks import options, report
-from benchmarks.networks import MODES
-from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
-from kerasbn import Affine, fold
+from benchmarks import options
+from benchmarks.options import MODES
 
 #: Networks, the pixels that they were made for, and the range of values: EfficientNet scales images itself.
 NETWORKS = {
@@ -27,6 +23,39 @@ REPEATS = {"graph": 30, "xla": 5}
 QUICK_MODELS = ("MobileNetV2", "ResNet50V2")
 QUICK_MODES = ("graph",)
 QUICK_REPEATS = 5
+
+
+def main(arguments=None):
+    parser = options.parser(
+        "fold",
+        __doc__,
+        quick=f"{', '.join(QUICK_MODELS)}; mode {', '.join(QUICK_MODES)}; {QUICK_REPEATS} rounds; half a minute",
+        repeats=", ".join(f"{count} in mode {mode}" for mode, count in REPEATS.items()),
+        example="--models ResNet50V2 --batches 1 --modes graph",
+    )
+    options.add_choice(parser, "models", NETWORKS)
+    options.add_choice(parser, "modes", MODES)
+    parser.add_argument(
+        "--batches",
+        nargs="+",
+        type=options.at_least_one,
+        default=BATCHES,
+        metavar="N",
+        help=f"images at a time (default: {', '.join(map(str, BATCHES))})",
+    )
+    options.run("fold", parser.parse_args(arguments))
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import report
+from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
+from kerasbn import Affine, fold
 
 
 def after_training(name, images):
@@ -88,25 +117,8 @@ def rows(content):
     ]
 
 
-def main(arguments=None):
-    parser = options.parser(
-        "fold",
-        __doc__,
-        quick=f"{', '.join(QUICK_MODELS)}; mode {', '.join(QUICK_MODES)}; {QUICK_REPEATS} rounds; half a minute",
-        repeats=", ".join(f"{count} in mode {mode}" for mode, count in REPEATS.items()),
-        example="--models ResNet50V2 --batches 1 --modes graph",
-    )
-    options.add_choice(parser, "models", NETWORKS)
-    options.add_choice(parser, "modes", MODES)
-    parser.add_argument(
-        "--batches",
-        nargs="+",
-        type=options.at_least_one,
-        default=BATCHES,
-        metavar="N",
-        help=f"images at a time (default: {', '.join(map(str, BATCHES))})",
-    )
-    chosen = parser.parse_args(arguments)
+def run(chosen):
+    """Measures what was chosen, and publishes it."""
     results = []
     for name in chosen.models or (QUICK_MODELS if chosen.quick else NETWORKS):
         model = after_training(name, images_for(name, 4))
@@ -122,7 +134,3 @@ def main(arguments=None):
                 report.progress("  ".join(rows({"results": results})[-1]))
     content = {"benchmark": "fold", "results": results}
     report.publish(chosen.out, content, rows(content))
-
-
-if __name__ == "__main__":
-    main()

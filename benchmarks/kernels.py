@@ -7,20 +7,9 @@ fused operation, which has the channels last.
 """
 
 import argparse
-import contextlib
-import math
-import os
-from importlib.util import find_spec
+import sys
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-from benchmarks import floor, fresh, options, report
-from benchmarks.networks import MODES, compile_soon
-from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
-from kerasbn import BatchNorm
-from kerasbn.kernels import tiered
+from benchmarks import options
 
 SHAPES = [
     (32, 56, 56, 64),
@@ -35,6 +24,65 @@ SHAPES = [
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 # Where the channels of an image are, for Keras and kerasbn.
 LAYOUTS = {"last": -1, "first": 1, "middle": 2}
+
+
+def parse_shape(text):
+    """A shape such as 32x56x56x64, for argparse."""
+    try:
+        shape = tuple(map(int, text.split("x")))
+    except ValueError:
+        shape = ()
+    if len(shape) not in (2, 4) or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"must be BATCHxCHANNELS or BATCHxHEIGHTxWIDTHxCHANNELS, got {text!r}")
+    return shape
+
+
+def main(arguments=None):
+    parser = options.parser(
+        "kernels",
+        __doc__,
+        quick="5 rounds; under a minute",
+        repeats="40",
+        example="--quick --shapes 128x8x8x64 60x100 --dtype bfloat16",
+    )
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=parse_shape,
+        default=SHAPES,
+        metavar="NxHxWxC",
+        help="batch, height, width (or neither), channels (default: those of docs/performance.md)",
+    )
+    parser.add_argument("--dtype", choices=POLICIES, default="float32", help="of x; Keras's policies are mixed ones")
+    parser.add_argument("--layout", choices=LAYOUTS, default="last", help="where images have their channels, in Keras")
+    parser.add_argument(
+        "--threads",
+        type=options.at_least_one,
+        metavar="N",
+        help="of an operation, TensorFlow's and PyTorch's (default: as many as there are cores)",
+    )
+    options.run("kernels", parser.parse_args(arguments))
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
+import contextlib
+import math
+import os
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import floor, fresh, report
+from benchmarks.networks import compile_soon
+from benchmarks.options import MODES
+from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
+from kerasbn import BatchNorm
+from kerasbn.kernels import tiered
+
 TORCH = {"torch": "contiguous_format", "torch channels_last": "channels_last"}
 # Else PyTorch gets the memory of each step's larger results from the system, page by page: several times the step.
 TORCH_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
@@ -150,42 +198,8 @@ def rows(content):
     ]
 
 
-def parse_shape(text):
-    """A shape such as 32x56x56x64, for argparse."""
-    try:
-        shape = tuple(map(int, text.split("x")))
-    except ValueError:
-        shape = ()
-    if len(shape) not in (2, 4) or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"must be BATCHxCHANNELS or BATCHxHEIGHTxWIDTHxCHANNELS, got {text!r}")
-    return shape
-
-
-def main(arguments=None):
-    parser = options.parser(
-        "kernels",
-        __doc__,
-        quick="5 rounds; under a minute",
-        repeats="40",
-        example="--quick --shapes 128x8x8x64 60x100 --dtype bfloat16",
-    )
-    parser.add_argument(
-        "--shapes",
-        nargs="+",
-        type=parse_shape,
-        default=SHAPES,
-        metavar="NxHxWxC",
-        help="batch, height, width (or neither), channels (default: those of docs/performance.md)",
-    )
-    parser.add_argument("--dtype", choices=POLICIES, default="float32", help="of x; Keras's policies are mixed ones")
-    parser.add_argument("--layout", choices=LAYOUTS, default="last", help="where images have their channels, in Keras")
-    parser.add_argument(
-        "--threads",
-        type=options.at_least_one,
-        metavar="N",
-        help="of an operation, TensorFlow's and PyTorch's (default: as many as there are cores)",
-    )
-    chosen = parser.parse_args(arguments)
+def run(chosen):
+    """Measures what was chosen, and publishes it."""
     repeats = chosen.repeats or (5 if chosen.quick else 40)
     threads = chosen.threads or os.cpu_count()
     if chosen.threads:
@@ -201,7 +215,3 @@ def main(arguments=None):
     report.publish(chosen.out, content, rows(content))
     if not has_torch:
         print("PyTorch is not installed: it has no columns, and the floor is that of NumPy on one core.")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,28 @@ Memory and memory maps of the process are read after each model and after each s
 compiled, and Linux ends a process that has too many maps; so what is left must not grow with the number of models.
 """
 
+import sys
+
+from benchmarks import options
+
+MODELS, QUICK_MODELS = 25, 4
+SIZES, QUICK_SIZES = 100, 6
+
+
+def main(arguments=None):
+    parser = options.parser(
+        "many_models",
+        __doc__,
+        quick=f"{QUICK_MODELS} models and {QUICK_SIZES} sizes",
+        repeats="1",
+        example="--repeats 3",
+    )
+    options.run("many_models", parser.parse_args(arguments))
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
 import gc
 import statistics
 from pathlib import Path
@@ -11,13 +33,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks import fresh, options, report
+from benchmarks import fresh, report
 from benchmarks.memory import resident
 from benchmarks.networks import LAYERS
 
 NAMES = ("keras", "kerasbn")
-MODELS, QUICK_MODELS = 25, 4
-SIZES, QUICK_SIZES = 100, 6
 NORMALIZATIONS, UNITS, EXAMPLES, BATCH = 6, 32, 72, 32
 KINDS = {"models": "a model of six layers, two batch sizes", "sizes": "a batch size not seen before"}
 
@@ -87,20 +107,9 @@ def rows(content):
     ]
 
 
-def main(arguments=None):
-    parser = options.parser(
-        "many_models",
-        __doc__,
-        quick=f"{QUICK_MODELS} models and {QUICK_SIZES} sizes",
-        repeats="1",
-        example="--repeats 3",
-    )
-    chosen = parser.parse_args(arguments)
+def run(chosen):
+    """Measures what was chosen, and publishes it."""
     models, sizes = (QUICK_MODELS, QUICK_SIZES) if chosen.quick else (MODELS, SIZES)
     content = {"benchmark": "many_models", "models": models, "sizes": sizes}
     content["results"] = measure(models, sizes, chosen.repeats or 1)
     report.publish(chosen.out, content, rows(content))
-
-
-if __name__ == "__main__":
-    main()

@@ -5,13 +5,32 @@ bytes. So it holds gradients, activations and what compiling took. What grows fr
 activations alone.
 """
 
+import sys
+
+from benchmarks import each_network
+
+
+def main(arguments=None):
+    each_network.main(
+        "memory",
+        __doc__,
+        arguments,
+        repeats=lambda network: 1,
+        repeats_help="1: it varies by a few MB",
+        quick_models=("MLP", "ResNet-20"),
+        quick_repeats=1,
+    )
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
 import re
 import resource
 import statistics
-import sys
 from pathlib import Path
 
-from benchmarks import each_network, fresh
+from benchmarks import fresh
 from benchmarks.networks import LAYERS, NETWORKS, compiled, examples
 from benchmarks.timing import in_rounds
 
@@ -67,21 +86,3 @@ def rows(content):
         ]
         for result in content["results"]
     ]
-
-
-def main(arguments=None):
-    each_network.main(
-        "memory",
-        __doc__,
-        measure,
-        rows,
-        arguments,
-        repeats=lambda network: 1,
-        repeats_help="1: it varies by a few MB",
-        quick_models=("MLP", "ResNet-20"),
-        quick_repeats=1,
-    )
-
-
-if __name__ == "__main__":
-    main()

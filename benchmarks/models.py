@@ -5,11 +5,30 @@ overhead as a part of Keras's, without and with the activations inside the layer
 backward, SGD, moving statistics; kernels are compiled by then.
 """
 
+import sys
+
+from benchmarks import each_network
+
+
+def main(arguments=None):
+    each_network.main(
+        "models",
+        __doc__,
+        arguments,
+        repeats=lambda network: 200 if network == "MLP" else 15,
+        repeats_help="200 of the MLP, 15 of the others",
+        quick_models=("MLP", "Inception", "ResNet-20"),
+        quick_repeats=3,
+    )
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
 import statistics
 
 import tensorflow as tf
 
-from benchmarks import each_network
 from benchmarks.networks import LAYERS, NETWORKS, compile_soon, compiled, examples
 from benchmarks.timing import WARM_UP, in_rounds, medians, timed
 from kerasbn.kernels import tiered
@@ -55,21 +74,3 @@ def rows(content):
         ]
         for result in content["results"]
     ]
-
-
-def main(arguments=None):
-    each_network.main(
-        "models",
-        __doc__,
-        measure,
-        rows,
-        arguments,
-        repeats=lambda network: 200 if network == "MLP" else 15,
-        repeats_help="200 of the MLP, 15 of the others",
-        quick_models=("MLP", "Inception", "ResNet-20"),
-        quick_repeats=3,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -28,7 +28,6 @@ LAYERS = {
     "kerasbn": BatchNorm,
     "kerasbn, activation=": WithActivation,
 }
-MODES = ("graph", "xla")
 
 
 def normalize(x, layer_class, activation=None):

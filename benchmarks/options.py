@@ -1,8 +1,14 @@
 """The options that the benchmarks share."""
 
 import argparse
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+#: The networks of `benchmarks.networks`, and how their steps are run.
+NETWORKS = ("MLP", "Inception", "ResNet-20", "MobileNetV2")
+MODES = ("graph", "xla")
 
 
 def at_least_one(text: str) -> int:
@@ -45,3 +51,11 @@ def add_choice(parser: argparse.ArgumentParser, name: str, choices: Iterable[str
         metavar="NAME",
         help=f"of {', '.join(choices)} (default: all, but for what --quick leaves out)",
     )
+
+
+def run(name: str, *arguments: Any) -> Any:
+    """What `run` of `benchmarks.NAME` returns for these arguments.
+
+    The module is imported only now, all of it: help and wrong options do not wait for TensorFlow.
+    """
+    return importlib.import_module(f"benchmarks.{name}").run(*arguments)

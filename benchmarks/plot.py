@@ -1,12 +1,39 @@
 """Draws the results in a folder: a picture of each comparison of kernels, and one of whole networks."""
 
 import argparse
-import io
+import sys
 from pathlib import Path
+
+from benchmarks import options, tables
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.plot",
+        description=__doc__,
+        epilog="Example: python -m benchmarks.plot docs/performance",
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=tables.FOLDER, help="with the JSON files (default: %(default)s)"
+    )
+    folder = parser.parse_args(arguments).folder
+    try:
+        found = tables.results(folder)
+        if not found:
+            parser.error(f"there is no JSON file in {folder}; python -m benchmarks writes some")
+        options.run("plot", folder, found)
+    except tables.NotResults as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":  # above the import of Matplotlib, which takes long
+    sys.exit(main())
+
+import io
 
 import matplotlib
 
-from benchmarks import report, tables
+from benchmarks import report
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -139,34 +166,20 @@ def startup(content):
     return figure
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.plot",
-        description=__doc__,
-        epilog="Example: python -m benchmarks.plot docs/performance",
-    )
-    parser.add_argument(
-        "folder", type=Path, nargs="?", default=tables.FOLDER, help="with the JSON files (default: %(default)s)"
-    )
-    folder = parser.parse_args(arguments).folder
-    try:
-        found = tables.results(folder)
-        if not found:
-            parser.error(f"there is no JSON file in {folder}; python -m benchmarks writes some")
-        for name, content in found.items():
-            if content["benchmark"] == "kernels":
-                with tables.understood(folder / f"{name}.json"):
-                    save(kernels(content), folder / f"{name}.png")
-            if content["benchmark"] == "startup":
-                with tables.understood(folder / f"{name}.json"):
-                    save(startup(content), folder / f"{name}.png")
-        whole = {name: found[name] for name in PANELS if name in found}
-        if whole:
-            with tables.understood(folder / f"{' or '.join(whole)}.json"):
-                save(networks(whole), folder / "networks.png")
-    except tables.NotResults as error:
-        parser.error(str(error))
+def run(folder, found):
+    """Draws what was found in the folder.
 
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        NotResults: If one of the files holds something else.
+    """
+    for name, content in found.items():
+        if content["benchmark"] == "kernels":
+            with tables.understood(folder / f"{name}.json"):
+                save(kernels(content), folder / f"{name}.png")
+        if content["benchmark"] == "startup":
+            with tables.understood(folder / f"{name}.json"):
+                save(startup(content), folder / f"{name}.png")
+    whole = {name: found[name] for name in PANELS if name in found}
+    if whole:
+        with tables.understood(folder / f"{' or '.join(whole)}.json"):
+            save(networks(whole), folder / "networks.png")

@@ -7,13 +7,42 @@ Those leave room for the allocator: one epoch of Keras saving files and nothing 
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import options
+
+STEPS, FEWEST = 20_000, 80
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description=__doc__.split("\n\n")[0],
+        epilog="Example: python -m benchmarks.soak --steps 2000",
+    )
+    parser.add_argument("--steps", type=options.at_least_one, default=STEPS, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/soak.json"),
+        metavar="FILE",
+        help="where the JSON goes (default: %(default)s)",
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.steps < FEWEST:
+        parser.error(f"argument --steps: must be at least {FEWEST}, of which a quarter is warm-up, got {chosen.steps}")
+    return options.run("soak", chosen)
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
 import gc
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,10 +51,8 @@ import tensorflow as tf
 import kerasbn
 from benchmarks import report
 from benchmarks.memory import resident
-from benchmarks.options import at_least_one
 from kerasbn import callbacks, monitors
 
-STEPS, FEWEST = 20_000, 80
 EPOCHS = 200
 BATCH, FEATURES, CLASSES = 32, 16, 4
 #: The part of the epochs in which everything may grow.
@@ -189,40 +216,21 @@ def rows(content):
     return [[field.name for field in fields(Reading)], *([f"{value:g}" for value in each.values()] for each in shown)]
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak",
-        description=__doc__.split("\n\n")[0],
-        epilog="Example: python -m benchmarks.soak --steps 2000",
-    )
-    parser.add_argument("--steps", type=at_least_one, default=STEPS, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/benchmarks/soak.json"),
-        metavar="FILE",
-        help="where the JSON goes (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
-    if options.steps < FEWEST:
-        parser.error(f"argument --steps: must be at least {FEWEST}, of which a quarter is warm-up, got {options.steps}")
+def run(chosen):
+    """Trains, publishes what was read, and returns the exit status."""
     start = time.perf_counter()
-    readings = soak(options.steps)
+    readings = soak(chosen.steps)
     megabytes, slope = growth(readings[int(len(readings) * WARM_UP) :])
     grown = verdict(readings)
     content = {
         "benchmark": "soak",
-        "steps": options.steps,
+        "steps": chosen.steps,
         "seconds": round(time.perf_counter() - start),
         "megabytes_grown": round(megabytes, 2),
         "megabytes_in_1000_steps": round(slope, 3),
         "verdict": "; ".join(grown) or "nothing grew",
         "results": [asdict(reading) for reading in readings],
     }
-    report.publish(options.out, content, rows(content))
+    report.publish(chosen.out, content, rows(content))
     print(f"After the warm-up: {content['verdict']}. Memory: {megabytes:+.2f} MB, {slope:+.3f} in 1,000 steps.")
     return 1 if grown else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,13 +5,35 @@ graph, the last batch of each epoch is half as large, and at the end each proces
 seen, one step each. Under XLA (`compile(jit_compile=True)`) the first two steps are what there is to wait for.
 """
 
+import sys
+
+from benchmarks import each_network
+
+
+def main(arguments=None):
+    results = each_network.main(
+        "startup",
+        __doc__,
+        arguments,
+        repeats=lambda network: 3 if network in ("MLP", "Inception") else 1,
+        repeats_help="3 of MLP and Inception, 1 of the others",
+        quick_models=("MLP",),
+        quick_repeats=1,
+    )
+    late = [f"{result['model']}, {result['mode']}" for result in results if result.get("traced late")]
+    print(f"kerasbn's steps that were traced again after the first epoch: {'; '.join(late) or 'none'}.")
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(main())
+
 import itertools
 import statistics
 import time
 
 import keras
 
-from benchmarks import each_network, fresh
+from benchmarks import fresh
 from benchmarks.networks import NETWORKS, compiled, examples
 from benchmarks.timing import in_rounds, median_ratio
 
@@ -119,23 +141,3 @@ def rows(content):
         ]
         for result in content["results"]
     ]
-
-
-def main(arguments=None):
-    results = each_network.main(
-        "startup",
-        __doc__,
-        measure,
-        rows,
-        arguments,
-        repeats=lambda network: 3 if network in ("MLP", "Inception") else 1,
-        repeats_help="3 of MLP and Inception, 1 of the others",
-        quick_models=("MLP",),
-        quick_repeats=1,
-    )
-    late = [f"{result['model']}, {result['mode']}" for result in results if result.get("traced late")]
-    print(f"kerasbn's steps that were traced again after the first epoch: {'; '.join(late) or 'none'}.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,8 @@
 """How the commands of the experiments end, and what those that only report have in common."""
 
 import argparse
+import importlib
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from examples.errors import Refused
 from examples.folder import held
+from examples.results import ResultsMissing
 
 
 def run(work: Callable[[], int | None], out: Path | None = None, goes_on: bool = True) -> int:
@@ -37,17 +40,19 @@ def report(
     arguments: list[str] | None,
     name: str,
     writes: str,
-    make: Callable[[Path, Path | None], tuple[str, list[Path]]],
+    *,
     published: str = "digits",
 ) -> int:
     """The exit code of `python -m examples.NAME.report RESULTS`, which prints tables and draws figures.
+
+    That module has a function `make` of the results and of the folder for what is made of them, beside them if it is
+    `None`; it writes all, and returns what is printed and the files. The module is imported once the options are read
+    and there is something to report on: help and mistakes do not wait for TensorFlow and Matplotlib.
 
     Args:
         arguments: Of the command line.
         name: Of the experiment.
         writes: What the command does, for its help.
-        make: Function of the results and of the folder for what is made of them, beside them if it is `None`; it
-            writes all, and returns what is printed and the files.
         published: A folder of results in the repository, for the example in its help.
     """
     parser = argparse.ArgumentParser(
@@ -58,7 +63,26 @@ def report(
     parser.add_argument("results", type=Path, help="folder of the results, or their results.json")
     parser.add_argument("--out", type=Path, help="where files go (default: beside the results)")
     options = parser.parse_args(arguments)
-    return run(lambda: show(*make(options.results, options.out)))
+
+    def make() -> None:
+        check_exists(options.results)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow, which comes next, reads it
+        module = importlib.import_module(f"examples.{name}.report")
+        show(*module.make(options.results, options.out))
+
+    return run(make)
+
+
+def check_exists(results: Path) -> None:
+    """Looks whether there can be results, before anything is imported to read them with.
+
+    Raises:
+        ResultsMissing: If there is no such file or folder.
+    """
+    if not results.exists():
+        raise ResultsMissing(
+            f"There are no results in {results}: it does not exist. Name the folder that a training wrote to."
+        )
 
 
 def show(text: str, files: list[Path]) -> None:

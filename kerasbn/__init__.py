@@ -1,5 +1,10 @@
 """kerasbn: batch normalization for Keras 3 on TensorFlow."""
 
+from kerasbn import command_line
+
+if command_line.about_to_run():  # help and wrong options do not wait for TensorFlow
+    command_line.begin()
+
 import keras
 
 if keras.backend.backend() != "tensorflow":

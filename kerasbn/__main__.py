@@ -1,34 +1,17 @@
 """`python -m kerasbn`: diagnose, recalibrate, fold and convert models from the shell."""
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-EXAMPLES = """examples:
-  python -m kerasbn diagnose model.keras --data train.npz --batch-size 64
-  python -m kerasbn recalibrate model.keras --data train.npz --out recalibrated.keras
-  python -m kerasbn fold recalibrated.keras --out serving.keras
-  python -m kerasbn convert model.keras --out synchronized.keras --synchronized
-  python -m kerasbn convert model.keras --out plain.keras --to-keras
-
-exit status: 0 if all went well; 1 if diagnose found a warning or an error; 2 for what cannot be done; 130
-after an interrupt
-"""
-DATA = "arrays: a .npy file, or .npz with `x`, with one array, or with one for each of the model's inputs by its name"
-
-
-class CannotDo(Exception):
-    """What was asked for cannot be done; the message says why."""
+from kerasbn.command_line import DATA, CannotDo, check, parser, refusal, settings
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return _run(options)
     except KeyboardInterrupt:
@@ -43,8 +26,7 @@ def _run(options: argparse.Namespace) -> int:
     import kerasbn
 
     try:
-        if options.out is not None:
-            _check_out(options.out, options.overwrite)
+        check(options)
         model = _load(options.model, keras)
         if options.command == "diagnose":
             return _diagnose(kerasbn, model, options)
@@ -58,48 +40,10 @@ def _run(options: argparse.Namespace) -> int:
             print(*changes or ["There was nothing to change."], sep="\n")
         _save(model, options.out)
     except (CannotDo, ImportError, OSError, TypeError, ValueError, tf.errors.OpError) as error:
-        print(f"python -m kerasbn {options.command}: {_sentence(error)}", file=sys.stderr)
+        print(refusal(options, _sentence(error)), file=sys.stderr)
         return 2
     print(f"Written: {options.out}")
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m kerasbn",
-        description="Batch normalization of Keras models, from training to serving.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def command(name: str, description: str, *, data: bool = False, out: bool = True) -> argparse.ArgumentParser:
-        new = commands.add_parser(name, help=description, description=description)
-        new.add_argument("model", type=Path, help="a .keras file; it is loaded with safe_mode=True")
-        new.set_defaults(out=None)
-        if data:
-            new.add_argument("--data", type=Path, required=True, help=DATA)
-            new.add_argument("--batch-size", type=int, default=32, help="that of the training (default: %(default)s)")
-            new.add_argument("--steps", type=int, help="how many batches are read (default: all)")
-        if out:
-            new.add_argument("--out", type=Path, required=True, help="the .keras file to write")
-            new.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-        return new
-
-    diagnose = command("diagnose", "say what is wrong with the batch normalization of a model", data=True, out=False)
-    diagnose.add_argument("--json", action="store_true", help="print JSON")
-    diagnose.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers into FILE, such as diagnosis.png")
-    command("recalibrate", "estimate the population statistics of a model anew, from training data", data=True)
-    command("fold", "make the inference network: normalizations go into the weights of their neighbours")
-    convert = command("convert", "make every batch normalization of Keras one of kerasbn, or back")
-    convert.add_argument("--to-keras", action="store_true", help="the other way, for machines without kerasbn")
-    convert.add_argument(
-        "--inference-only", action="store_true", help="with --to-keras: leave out options that matter in training only"
-    )
-    convert.add_argument("--synchronized", action="store_true", help="moments over all replicas")
-    convert.add_argument("--virtual-batch-size", type=int, help="samples that are normalized together")
-    convert.add_argument("--momentum", type=float, help="of the moving statistics")
-    return parser
 
 
 def _sentence(error: Exception) -> str:
@@ -110,10 +54,6 @@ def _sentence(error: Exception) -> str:
 
 
 def _load(path: Path, keras: Any) -> Any:
-    if not path.is_file():
-        raise CannotDo(f"There is no file {path}.")
-    if path.suffix != ".keras":  # Keras reads other formats, but not all of them in safe mode
-        raise CannotDo(f"The model must be a .keras file. Received: {path}. Save it with model.save('model.keras').")
     try:
         model = keras.saving.load_model(path, safe_mode=True)
     except Exception as error:  # whatever Keras meets in a broken file
@@ -122,14 +62,6 @@ def _load(path: Path, keras: Any) -> Any:
     if not isinstance(model, keras.Model):
         raise CannotDo(f"{path} must hold a keras.Model. Received: an object of class {type(model).__name__}.")
     return model
-
-
-def _check_out(path: Path, overwrite: bool) -> None:
-    """What is known of `--out` before the work."""
-    if path.suffix != ".keras":
-        raise CannotDo(f"--out must be a .keras file. Received: {path}.")
-    if path.exists() and not overwrite:
-        raise CannotDo(f"{path} exists. Nothing was changed. Name another file, or give --overwrite.")
 
 
 def _save(model: Any, path: Path) -> None:
@@ -187,22 +119,9 @@ def _changed(kerasbn: Any, model: Any, options: argparse.Namespace) -> tuple[Any
     changes: list[Any] = []
     if options.command == "fold":
         return kerasbn.fold(model, changes=changes), changes
-    settings = {
-        name: value
-        for name, value in (
-            ("synchronized", options.synchronized or None),
-            ("virtual_batch_size", options.virtual_batch_size),
-            ("momentum", options.momentum),
-        )
-        if value is not None
-    }
     if options.to_keras:
-        if settings:
-            raise CannotDo(f"--to-keras takes no settings. Received: {', '.join(settings)}.")
         return kerasbn.to_keras(model, inference_only=options.inference_only, changes=changes), changes
-    if options.inference_only:
-        raise CannotDo("--inference-only is of --to-keras, which was not asked for.")
-    return kerasbn.convert(model, changes=changes, **settings), changes
+    return kerasbn.convert(model, changes=changes, **settings(options)), changes
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from benchmarks import (
     memory,
     models,
     networks,
+    options,
     plot,
     report,
     startup,
@@ -110,7 +111,7 @@ def test_kernels(folder):
     assert stored["machine"]["tensorflow"] and stored["dtype"] == "float32" and stored["layout"] == "last"
     assert [result["shape"] for result in stored["results"]] == [[2, 2, 2, 3], [8, 3]]
     image, vectors = ({*result["milliseconds"]} for result in stored["results"])
-    tensorflow = {f"{peer} {mode}" for peer in ("kerasbn", "keras", "fused") for mode in networks.MODES}
+    tensorflow = {f"{peer} {mode}" for peer in ("kerasbn", "keras", "fused") for mode in options.MODES}
     torch = {"torch", "torch channels_last"} if find_spec("torch") else set()
     assert image == tensorflow | {"floor"} | torch and vectors == image - {"torch channels_last"}
     assert all(value > 0 for result in stored["results"] for value in result["milliseconds"].values())

@@ -96,15 +96,31 @@ def test_what_cannot_be_done(model, data, tmp_path, capsys):
         (["fold", str(tmp_path / "broken.keras"), *out], "cannot be loaded as a Keras model"),
         (["fold", str(model), "--out", str(tmp_path / "out.h5")], "--out must be a .keras file"),
         (["convert", str(model), *out, "--to-keras", "--momentum", "0.5"], "--to-keras takes no settings"),
-        (["convert", str(model), *out, "--momentum", "2"], "`momentum`"),
         (["convert", str(model), *out, "--inference-only"], "--inference-only is of --to-keras"),
         (["recalibrate", str(model), "--data", str(tmp_path / "pickled.npy"), *out], "cannot be read as arrays"),
         (["recalibrate", str(model), "--data", str(tmp_path / "others.npz"), *out], "must have an array `x`"),
-        (["recalibrate", str(model), "--data", str(data), "--steps", "0", *out], "`steps`"),
+        (["recalibrate", str(model), "--data", str(tmp_path / "nowhere.npz"), *out], "nowhere.npz. --data must be"),
     ]:
         assert main(arguments) == 2, arguments
         assert message in capsys.readouterr().err
         assert not list(tmp_path.glob("out.*")) + list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["dignose"], "invalid choice: 'dignose'"),
+        (["recalibrate", "model.keras", "--data", "x.npy", "--out", "o.keras", "--steps", "0"], "--steps: must be at"),
+        (["diagnose", "model.keras", "--data", "x.npy", "--batch-size", "-1"], "--batch-size: must be at least 1"),
+        (["convert", "model.keras", "--out", "o.keras", "--momentum", "2"], "--momentum: must be a number from 0 to 1"),
+        (["convert", "model.keras", "--out", "o.keras", "--virtual-batch-size", "0"], "size: must be at least 1"),
+        (["convert", "model.keras", "--out", "o", "--virtual-batch-size", "2", "--synchronized"], "not allowed with"),
+    ],
+)
+def test_wrong_options_are_named(options, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(options)
+    assert message in capsys.readouterr().err
 
 
 def test_as_a_command():

@@ -1,20 +1,55 @@
 """`python -m tuning.report RESULTS`: tables and pictures of a study, without training anything."""
 
 import argparse
-import csv
-import io
+import importlib
 import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from examples.options import positive
+from tuning.results import ResultsMissing, Study, read
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning.report",
+        description="Prints the trials of a study and writes pictures, trials.csv and a page that needs no network.",
+        epilog="Example: python -m tuning.report tuning/results/cifar10 --out report",
+    )
+    parser.add_argument("results", type=Path, help="folder of a study, or its results.json")
+    parser.add_argument("--out", type=Path, help="where files go (default: `report` beside results.json)")
+    parser.add_argument(
+        "--target", type=positive(float), help="accuracy to count steps to (default: the best of the plain networks)"
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write the trials for TensorBoard's HParams, too"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        study = read(options.results)
+    except ResultsMissing as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not study.trials:
+        print(f"The study in {options.results} has no trial that ended yet.", file=sys.stderr)
+        return 2
+    beside = options.results if options.results.is_dir() else options.results.parent
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow, which comes next, reads it
+    return importlib.import_module("tuning.report").make(
+        study, options.out or beside / "report", options.target, options.tensorboard
+    )
+
+
+if __name__ == "__main__":  # above the imports of what draws, which take seconds
+    sys.exit(main())
+
+import csv
+import io
 
 from benchmarks.report import write_whole
-from examples.options import positive
 from kerasbn.table import table as columns
 from tuning import figures, summary
 from tuning.page import page
-from tuning.results import ResultsMissing, Study, read
 
 TITLE = "Batch normalization and the learning rate: {dataset}"
 PICTURES = {
@@ -65,39 +100,13 @@ def table(study: Study, target: float | None = None) -> str:
     return columns(summary.table(study, summary.target(study) if target is None else target))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tuning.report",
-        description="Prints the trials of a study and writes pictures, trials.csv and a page that needs no network.",
-        epilog="Example: python -m tuning.report tuning/results/cifar10 --out report",
-    )
-    parser.add_argument("results", type=Path, help="folder of a study, or its results.json")
-    parser.add_argument("--out", type=Path, help="where files go (default: `report` beside results.json)")
-    parser.add_argument(
-        "--target", type=positive(float), help="accuracy to count steps to (default: the best of the plain networks)"
-    )
-    parser.add_argument(
-        "--tensorboard", type=Path, metavar="DIR", help="write the trials for TensorBoard's HParams, too"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        study = read(options.results)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
-    if not study.trials:
-        print(f"The study in {options.results} has no trial that ended yet.", file=sys.stderr)
-        return 2
-    beside = options.results if options.results.is_dir() else options.results.parent
-    written = write(study, options.out or beside / "report", options.target)
-    print(f"{table(study, options.target)}\n\n{summary.conclusion(study)}\n\nReport: {written}")
-    if options.tensorboard:
+def make(study: Study, folder: Path, target: float | None, tensorboard: Path | None) -> int:
+    """Writes the report and prints what is in it; returns the exit status."""
+    written = write(study, folder, target)
+    print(f"{table(study, target)}\n\n{summary.conclusion(study)}\n\nReport: {written}")
+    if tensorboard:
         from tuning import hparams
 
-        hparams.write(study, options.tensorboard)
-        print(f"For TensorBoard: tensorboard --logdir {options.tensorboard}")
+        hparams.write(study, tensorboard)
+        print(f"For TensorBoard: tensorboard --logdir {tensorboard}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

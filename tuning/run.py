@@ -16,16 +16,14 @@ from tuning.cluster import Cluster, WorkerLost, finished
 from tuning.recovery import mend
 from tuning.results import ARMS, Trial
 from tuning.search import PROJECT, oracle, search, stable_rates
-from tuning.settings import CannotRun, Settings, begin
-from tuning.space import DATASETS, Data, data
+from tuning.settings import Settings, begin
+from tuning.space import Data, data
 
 
-def main(options: argparse.Namespace) -> int:
-    """Runs the study that `options` ask for. The exit code is 2 for what cannot be run, 130 for an interrupt."""
-    out = options.out or Path("runs/tuning") / options.dataset
+def main(options: argparse.Namespace, out: Path, asked: Settings) -> int:
+    """Runs the study that was asked for. The exit code is 2 for what cannot be run, 130 for an interrupt."""
     try:
-        asked = settings(options)
-        if options.chief or options.worker_id:
+        if options.chief:
             return member(options, out, asked)
         images = data(options.dataset, options.data_dir, options.download)
         with held(out):
@@ -53,43 +51,9 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def settings(options: argparse.Namespace) -> Settings:
-    """The settings of the study.
-
-    Raises:
-        CannotRun: If an option is out of its range.
-    """
-    steps, measurements, _, _ = DATASETS[options.dataset]
-    steps = options.steps or steps
-    measurements = min(measurements, steps)
-    if options.factors[0] >= options.factors[1]:
-        raise CannotRun(f"--factors must be the smallest and the largest one. Received: {options.factors}.")
-    if options.stable_steps and options.stable_steps < 4:
-        raise CannotRun(f"--stable-steps must be 0 or at least 4. Received: {options.stable_steps}.")
-    return Settings(
-        dataset=options.dataset,
-        trials=options.trials,
-        seeds=options.seeds,
-        steps=steps // measurements * measurements,
-        measurements=measurements,
-        learning_rate=options.learning_rate,
-        factors=tuple(options.factors),
-        oracle=options.oracle,
-        objective=options.objective,
-        target=options.target,
-        vary=tuple(sorted(options.vary)),
-        stable_steps=options.stable_steps,
-    )
-
-
 def member(options: argparse.Namespace, out: Path, asked: Settings) -> int:
     """One process of several: the chief, who hands out the trials, or a worker."""
-    host, colon, port = (options.chief or "").rpartition(":")
-    if not (colon and host and port.isdigit() and options.worker_id):
-        raise CannotRun(
-            f"--chief HOST:PORT and --worker-id go together. Received: --chief {options.chief} --worker-id "
-            f"{options.worker_id}. `python -m tuning.study --help` has an example."
-        )
+    host, _, port = options.chief.rpartition(":")
     images = data(options.dataset, options.data_dir, options.download)
     chief = options.worker_id == "chief"
     with held(out) if chief else nullcontext():

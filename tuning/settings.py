@@ -1,5 +1,6 @@
 """What a study is: every choice that its results depend on."""
 
+import argparse
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,11 +9,17 @@ from typing import Any
 from benchmarks.report import write_whole
 from examples.errors import Refused
 from examples.parsed import parsed, read
-from kerasbn.tuner import AreaUnderCurve, FinalValue, StepsToTarget
 from tuning.results import METRIC
 
 FILE = "study.json"
 OBJECTIVES = ("final", "area", "steps")
+#: Training steps, measurements of the accuracy in them, training examples held out to measure it, width of the layers.
+DATASETS = {
+    "digits": (300, 6, 450, 64),
+    "mnist": (1000, 10, 2000, 16),
+    "fashion_mnist": (1000, 10, 2000, 16),
+    "cifar10": (1500, 10, 2000, 16),
+}
 
 
 class CannotRun(Refused):
@@ -40,15 +47,56 @@ class Settings:
         """As it is written to files."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    def measured(self) -> AreaUnderCurve | FinalValue | StepsToTarget:
+    def measured(self) -> Any:
         """The objective."""
+        from kerasbn.tuner import AreaUnderCurve, FinalValue, StepsToTarget  # which import TensorFlow
+
         if self.objective == "steps":
             return StepsToTarget(self.target, self.steps, METRIC)
         return AreaUnderCurve(METRIC) if self.objective == "area" else FinalValue(METRIC)
 
 
+def chosen(options: argparse.Namespace) -> Settings:
+    """The settings that the options of `python -m tuning.study` ask for.
+
+    Raises:
+        CannotRun: If an option is out of its range.
+    """
+    steps, measurements, _, _ = DATASETS[options.dataset]
+    steps = options.steps or steps
+    measurements = min(measurements, steps)
+    if options.factors[0] >= options.factors[1]:
+        raise CannotRun(f"--factors must be the smallest and the largest one. Received: {options.factors}.")
+    if options.stable_steps and options.stable_steps < 4:
+        raise CannotRun(f"--stable-steps must be 0 or at least 4. Received: {options.stable_steps}.")
+    return Settings(
+        dataset=options.dataset,
+        trials=options.trials,
+        seeds=options.seeds,
+        steps=steps // measurements * measurements,
+        measurements=measurements,
+        learning_rate=options.learning_rate,
+        factors=tuple(options.factors),
+        oracle=options.oracle,
+        objective=options.objective,
+        target=options.target,
+        vary=tuple(sorted(options.vary)),
+        stable_steps=options.stable_steps,
+    )
+
+
 def begin(out: Path, asked: Settings, resume: bool) -> None:
     """Makes `out` the folder of the study `asked`, or goes on with it. More trials may be asked for than before.
+
+    Raises:
+        CannotRun: As `check` does.
+    """
+    check(out, asked, resume)
+    write_whole(out / FILE, (json.dumps(asked.content(), indent=1) + "\n").encode())
+
+
+def check(out: Path, asked: Settings, resume: bool) -> None:
+    """Looks whether `out` can be the folder of the study `asked`.
 
     Raises:
         CannotRun: If there is a study already and `resume` is not set, or if it is another one.
@@ -62,7 +110,6 @@ def begin(out: Path, asked: Settings, resume: bool) -> None:
                 f"{out} has trials but no {FILE} that says what they are of. Nothing was changed. Name another folder "
                 "with `--out`."
             )
-        _write(file, asked)
         return
     try:
         found = parsed(Settings, read(file))
@@ -82,8 +129,3 @@ def begin(out: Path, asked: Settings, resume: bool) -> None:
             f"The study in {out} has other settings: {differ}. Nothing was changed. Ask for the same settings, or for "
             "more trials, or name another folder with `--out`."
         )
-    _write(file, asked)
-
-
-def _write(file: Path, settings: Settings) -> None:
-    write_whole(file, (json.dumps(settings.content(), indent=1) + "\n").encode())

@@ -8,14 +8,7 @@ import keras
 import numpy as np
 
 from examples.accelerate.data import load
-
-#: Training steps, measurements of the accuracy in them, training examples held out to measure it, width of the layers.
-DATASETS = {
-    "digits": (300, 6, 450, 64),
-    "mnist": (1000, 10, 2000, 16),
-    "fashion_mnist": (1000, 10, 2000, 16),
-    "cifar10": (1500, 10, 2000, 16),
-}
+from tuning.settings import DATASETS
 
 #: What `--vary` adds to arm and learning rate, as arguments of `HigherLearningRate`.
 VARIED = {

@@ -7,9 +7,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples.errors import Refused
+from examples.folder import held
 from examples.options import positive
+from tuning.settings import DATASETS, CannotRun, check, chosen
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 VARIED = ("activation", "batch_size", "decay", "dropout", "initialization", "momentum", "warmup", "weight_decay")
 EXAMPLES = """examples:
   python -m tuning.study                                    digits, some minutes
@@ -28,6 +30,16 @@ Whoever reaches the port of the chief can take part: Keras Tuner has no authenti
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    out = options.out or Path("runs/tuning") / options.dataset
+    try:  # what can be said without TensorFlow, whose import takes seconds
+        asked = chosen(options)
+        _check_member(options)
+        if options.worker_id in (None, "chief"):  # a worker may be there before the study is
+            with held(out):
+                check(out, asked, options.resume)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
     try:
         from tuning import run
     except ModuleNotFoundError as error:
@@ -36,7 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 2
-    return run.main(options)
+    return run.main(options, out, asked)
+
+
+def _check_member(options: argparse.Namespace) -> None:
+    host, _, port = (options.chief or "").rpartition(":")
+    if (options.chief or options.worker_id) and not (host and port.isdigit() and options.worker_id):
+        raise CannotRun(
+            f"--chief HOST:PORT and --worker-id go together. Received: --chief {options.chief} --worker-id "
+            f"{options.worker_id}. `python -m tuning.study --help` has an example."
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=formatter,
     )
     add = made.add_argument
-    add("--dataset", choices=DATASETS, default="digits", help="(default: digits, which come with scikit-learn)")
+    add("--dataset", choices=list(DATASETS), default="digits", help="(default: digits, which come with scikit-learn)")
     add("--data-dir", type=Path, help="folder of TensorFlow Datasets (default: theirs)")
     add("--download", action="store_true", help="download and prepare the data set if it is missing")
     add("--trials", type=positive(int), default=16, help="choices of the hyperparameters (default: %(default)s)")

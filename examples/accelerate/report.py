@@ -1,17 +1,24 @@
 """`python -m examples.accelerate.report RESULTS`: the table and the figure, without training anything."""
 
-import io
-import os
 import sys
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from examples import command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "accelerate", "Prints the table and writes figure.png.")
+
+
+if __name__ == "__main__":  # above the imports of `make`, which take seconds
+    sys.exit(main())
+
+import io
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 
 from benchmarks.report import write_whole
-from examples import command
 from examples.accelerate.training import NETWORKS, Results
 from examples.results import ResultsMissing, text
 
@@ -80,11 +87,3 @@ def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
     """The table of the results in `path`, and the figure that was written."""
     results = Results.read(path)
     return table(results), write(results, out or results.folder)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    return command.report(arguments, "accelerate", "Prints the table and writes figure.png.", make)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

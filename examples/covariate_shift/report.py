@@ -1,16 +1,23 @@
 """`python -m examples.covariate_shift.report RESULTS`: tables and figures, without training anything."""
 
-import math
-import os
 import sys
+
+from examples import command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "covariate_shift", "Prints the tables, and writes table.md and the figures.")
+
+
+if __name__ == "__main__":  # above the imports of `make`, which take seconds
+    sys.exit(main())
+
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from benchmarks.report import markdown, table, write_whole
-from examples import command
 from examples.covariate_shift import figures
 from examples.covariate_shift.analysis import Row, analyse, change, faster, goes_with_speed, verdict
 from examples.covariate_shift.comparisons import BASELINE, COMPARISONS, METRIC_LABELS, NETWORKS, PERIODS, PLACES
@@ -181,11 +188,3 @@ def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
     if not any(map(results.compared, COMPARISONS)):
         raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.covariate_shift`.")
     return as_text(results), write(results, out or results.folder)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    return command.report(arguments, "covariate_shift", "Prints the tables, and writes table.md and the figures.", make)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

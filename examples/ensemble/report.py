@@ -1,17 +1,26 @@
 """`python -m examples.ensemble.report RESULTS`: the tables and the figure, without training anything."""
 
-import io
-import os
 import sys
+
+from examples import command
+
+FIGURE = "figure.png"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "ensemble", f"Prints the tables and writes table.md and {FIGURE}.")
+
+
+if __name__ == "__main__":  # above the imports of `make`, which take seconds
+    sys.exit(main())
+
+import io
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib
 
 from benchmarks.report import markdown, table, write_whole
-from examples import command
 from examples.ensemble.members import MEMBERS, REFERENCE
 from examples.ensemble.results import Results
 from examples.results import ResultsMissing, spread, text
@@ -19,7 +28,6 @@ from examples.results import ResultsMissing, spread, text
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-FIGURE = "figure.png"
 COLORS = dict(zip((REFERENCE, *MEMBERS), ("#222222", *(f"C{i}" for i in (1, 2, 3, 4, 5, 6))), strict=True))
 
 
@@ -124,11 +132,3 @@ def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
     if not results.summary()["networks"]:
         raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.ensemble`.")
     return as_text(results), write(results, out or results.folder)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    return command.report(arguments, "ensemble", f"Prints the tables and writes table.md and {FIGURE}.", make)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

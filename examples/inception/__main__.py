@@ -46,6 +46,7 @@ PRESETS = {
     "cifar10": Preset(baseline_steps=18_000, steps=6_000, every=250, seeds=3, search_steps=2_000),
 }
 RATES = (0.0075, 0.015, 0.03, 0.06, 0.12)
+NETWORKS = ("inception", "bn_baseline", "bn_x5", "bn_x30", "bn_x5_sigmoid", "inception_sigmoid", "inception_x5")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,10 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = _settings(parser, options)
     out = options.out or Path("runs/inception") / options.dataset
-    return command.run(lambda: _run(parser, options, settings, out), out)
+    return command.run(lambda: _run(options, settings, out), out)
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings: dict[str, Any], out: Path) -> None:
+def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> None:
     from examples.accelerate.data import load
     from examples.inception import report
     from examples.inception.networks import NETWORKS
@@ -64,9 +65,6 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, settings:
     from examples.inception.training import train
     from examples.progress import with_bar
 
-    unknown = sorted(set(options.networks or ()) - set(NETWORKS))
-    if unknown:
-        parser.error(f"argument --networks: must be of {', '.join(NETWORKS)}. Received: {', '.join(unknown)}")
     results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
     images = load(options.dataset, options.data_dir, options.download, command="examples.inception")
 
@@ -94,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10 --search")
-    add("--networks", nargs="+", metavar="NETWORK", help="which are trained (default: all)")
+    add("--networks", nargs="+", choices=NETWORKS, metavar="NETWORK", help=f"of {', '.join(NETWORKS)} (default: all)")
     add("--seeds", type=positive(int), help=f"trainings of each network (default: {preset('seeds')})")
     add(
         "--baseline-steps",

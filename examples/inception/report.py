@@ -1,19 +1,30 @@
 """`python -m examples.inception.report RESULTS`: the table of Fig. 3 and both figures, without training anything."""
 
-import io
-import os
 import sys
+
+from examples import command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(
+        arguments,
+        "inception",
+        "Prints the table of Fig. 3 and writes table.md, figure2.png and figure2_time.png.",
+    )
+
+
+if __name__ == "__main__":  # above the imports of `make`, which take seconds
+    sys.exit(main())
+
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib
 import numpy as np
 
 from benchmarks.report import markdown, table, write_whole
-from examples import command
 from examples.inception.networks import BASELINE, NETWORKS
 from examples.inception.results import Results
 from examples.measured import CLASSES, Measured
@@ -164,16 +175,3 @@ def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
     if not any(map(results.ended, NETWORKS)):
         raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.inception`.")
     return as_text(results), write(results, out or results.folder)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    return command.report(
-        arguments,
-        "inception",
-        "Prints the table of Fig. 3 and writes table.md, figure2.png and figure2_time.png.",
-        make,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,18 +1,27 @@
 """`python -m examples.initialisation.report RESULTS`: the table and the heat maps, without training anything."""
 
-import io
-import os
 import sys
+
+from examples import command
+
+FIGURE = "heatmaps.png"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(arguments, "initialisation", f"Prints the table and writes table.md and {FIGURE}.")
+
+
+if __name__ == "__main__":  # above the imports of `make`, which take seconds
+    sys.exit(main())
+
+import io
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib
 import numpy as np
 
 from benchmarks.report import markdown, table, write_whole
-from examples import command
 from examples.initialisation.network import NETWORKS
 from examples.initialisation.results import CHANCE, WITHIN, Results
 from examples.results import ResultsMissing, text
@@ -21,7 +30,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch, Rectangle
 
-FIGURE = "heatmaps.png"
 SCALED = {"all": "scale of the initial weights", "convolutions": "scale of the convolutions' initial weights"}
 GREY = "#9a9a9a"
 
@@ -146,11 +154,3 @@ def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
             f"No network of {results.path} has the whole grid of a seed yet. Run `python -m examples.initialisation`."
         )
     return as_text(results), write(results, out or results.folder)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    return command.report(arguments, "initialisation", f"Prints the table and writes table.md and {FIGURE}.", make)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from examples import command
 from examples.options import add_dataset, add_out, by_dataset, check_every, command_parser, joined, positive
 from examples.understanding.depth import depth
+from examples.understanding.initial_labels import NETWORK_LABELS
 
 PARTS = ("rates", "depth", "step_size", "divergence")
 DESCRIPTION = (
@@ -58,18 +59,14 @@ RATES = (0.1, 0.003, 0.0001)
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = _with_defaults(parser, parser.parse_args(arguments))
-    return command.run(lambda: _run(parser, options), options.out)
+    return command.run(lambda: _run(options), options.out)
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> None:
     from examples.accelerate.data import load
     from examples.understanding import report
-    from examples.understanding.network import NORMALIZED
 
-    unknown = sorted(set(options.normalized or ()) - set(NORMALIZED))
-    if unknown:
-        parser.error(f"argument --normalized: must be of {', '.join(NORMALIZED)}. Received: {', '.join(unknown)}")
-    results = _results(options, tuple(options.normalized or NORMALIZED))
+    results = _results(options, tuple(options.normalized or NETWORK_LABELS))
     images = load(options.dataset, options.data_dir, options.download, command="examples.understanding")
     images = replace(images, x_test=images.x_test[: options.test_images], y_test=images.y_test[: options.test_images])
     for part in options.only:
@@ -148,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         default=RATES,
         help=f"(default: the paper's, {joined(RATES)})",
     )
-    add("--normalized", nargs="+", metavar="WHERE", help="of all, none, last (default: each)")
+    add("--normalized", nargs="+", choices=NETWORK_LABELS, help="where batch normalization is (default: each)")
     add = parser.add_argument_group("depth").add_argument
     add("--depths", type=depth, nargs="+", metavar="DEPTH", help=f"(default: {preset('depths')})")
     add("--search-steps", type=positive(int), help=f"of each training (default: {preset('search_steps')})")

@@ -45,6 +45,7 @@ PRESETS = {
 }
 #: Names of Keras. `random_normal` has a deviation of 0.05 whatever the number of inputs.
 INITIALIZERS = ("he_normal", "glorot_uniform", "lecun_normal", "random_normal", "orthogonal")
+OTHERS = ("he_uniform", "glorot_normal", "lecun_uniform", "random_uniform", "truncated_normal", "variance_scaling")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,28 +56,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.report:
         return command.run(lambda: _report(options.report, options.out or options.report))
     out = options.out or Path("runs/understanding") / options.dataset
-    return command.run(lambda: _run(parser, options, out), out)
+    return command.run(lambda: _run(options, out), out)
 
 
 def _report(source: Path, out: Path) -> None:
+    command.check_exists(source)
     from examples.understanding import initial_report
 
     command.show(*initial_report.report(source, out))
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, out: Path) -> None:
-    import keras
+def _run(options: argparse.Namespace, out: Path) -> None:
     from tqdm import tqdm
 
     from examples.accelerate.data import load
     from examples.understanding.initial_measurements import plan, pool
     from examples.understanding.initial_results import Results, Settings
 
-    for name in options.initializers:
-        try:
-            keras.initializers.get(name)
-        except ValueError:
-            parser.error(f"argument --initializers: must be names of Keras's initializers. Received: {name}")
     preset = PRESETS[options.dataset]
     settings = Settings(
         dataset=options.dataset,
@@ -103,7 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     preset = partial(by_dataset, PRESETS)
     add_dataset(parser, PRESETS, full="--dataset cifar10")
     add("--depth", type=depth, help=f"of the ResNet, 6 n + 2 (default: {preset('depth')})")
-    add("--initializers", nargs="+", metavar="NAME", default=INITIALIZERS, help="(default: %(default)s)")
+    add(
+        "--initializers",
+        nargs="+",
+        choices=(*INITIALIZERS, *OTHERS),
+        metavar="NAME",
+        default=INITIALIZERS,
+        help=f"{', '.join(INITIALIZERS)} (the default), {', '.join(OTHERS)}",
+    )
     add("--seeds", type=positive(int), default=3, help="networks of each kind (default: %(default)s)")
     add(
         "--batch-size",

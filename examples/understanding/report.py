@@ -1,15 +1,26 @@
 """`python -m examples.understanding.report RESULTS`: tables and figures, without training anything."""
 
-import os
 import sys
+
+from examples import command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return command.report(
+        arguments,
+        "understanding",
+        "Prints the tables and writes table.md and a figure or two for each part that was measured.",
+    )
+
+
+if __name__ == "__main__":  # above the imports of `make`, which take seconds
+    sys.exit(main())
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from benchmarks.report import markdown, table, write_whole
-from examples import command
 from examples.results import ResultsMissing
 from examples.understanding import claims, figures
 from examples.understanding.claims import NAMES, accuracy, interval
@@ -105,14 +116,6 @@ def write(folder: Path, out: Path | None = None) -> list[Path]:
     return written
 
 
-def main(arguments: list[str] | None = None) -> int:
-    return command.report(
-        arguments,
-        "understanding",
-        "Prints the tables and writes table.md and a figure or two for each part that was measured.",
-        lambda folder, out: (as_text(folder), write(folder, out)),
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def make(folder: Path, out: Path | None) -> tuple[str, list[Path]]:
+    """The tables of the results in `folder`, and the files that were written."""
+    return as_text(folder), write(folder, out)
