@@ -1,12 +1,13 @@
 """Runs every benchmark, one after the other, and writes results, tables and pictures into one folder."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import report, tables
+from benchmarks import progress, tables
 
 QUICK_FOLDER = Path("runs/benchmarks")
 LARGE = ["--repeats", "20", "--shapes", "32x56x56x64", "64x28x28x256", "128x14x14x512", "128x32x32x16", "64x32x32x16"]
@@ -33,8 +34,8 @@ RUNS = {
 
 def run(name: str, *arguments: str) -> bool:
     """Runs `python -m benchmarks.<name>` and says whether it succeeded. It ends with this process."""
-    report.progress(f"\n=== python -m benchmarks.{name} {' '.join(arguments)}")
-    process = subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}", *arguments])
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    process = subprocess.Popen(command, env=os.environ | {progress.VARIABLE: "0"})
     try:
         return process.wait() == 0
     except KeyboardInterrupt:
@@ -63,9 +64,15 @@ def main(arguments=None):
     quick = ["--quick"] if chosen.quick else []
     commands = [[*RUNS[name], *quick, "--out", str(folder / f"{name}.json")] for name in chosen.only]
     commands += [["plot", str(folder)], ["tables", str(folder)]]
-    failed = [" ".join(command) for command in commands if not run(*command)]
+    failed = []
+    with progress.Progress("benchmarks", total=len(commands)) as shown:
+        for command in commands:
+            shown.add(0, f"python -m benchmarks.{' '.join(command)}", keep=True)
+            if not run(*command):
+                failed.append(" ".join(command))
+            shown.add(1)
     if failed:
-        report.progress("\nFailed:\n" + "\n".join(failed))
+        print("\nFailed:\n" + "\n".join(failed), file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,10 +1,12 @@
 """What the commands that measure one network after another have in common."""
 
 import importlib
+import itertools
 from collections.abc import Callable, Sequence
 
 from benchmarks import options, report
 from benchmarks.options import MODES, NETWORKS
+from benchmarks.progress import Progress
 
 QUICK_MODES = ("graph",)
 
@@ -34,13 +36,15 @@ def main(
     options.add_choice(parser, "modes", MODES)
     chosen = parser.parse_args(arguments)
     benchmark, results = importlib.import_module(f"benchmarks.{name}"), []
-    for network in chosen.models or (quick_models if chosen.quick else NETWORKS):
-        for mode in chosen.modes or (QUICK_MODES if chosen.quick else MODES):
+    networks = chosen.models or (quick_models if chosen.quick else NETWORKS)
+    modes = chosen.modes or (QUICK_MODES if chosen.quick else MODES)
+    with Progress(name, total=len(networks) * len(modes)) as progress:
+        for network, mode in itertools.product(networks, modes):
             rounds = chosen.repeats or (quick_repeats if chosen.quick else repeats(network))
             results.append(
                 {"model": network, "mode": mode, "repeats": rounds, **benchmark.measure(network, mode, rounds)}
             )
-            report.progress("  ".join(benchmark.rows({"results": results})[-1]))
+            progress.add(1, "  ".join(benchmark.rows({"results": results})[-1]), keep=True)
     content = {"benchmark": name, "results": results}
     report.publish(chosen.out, content, benchmark.rows(content))
     return results

@@ -54,6 +54,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import report
+from benchmarks.progress import Progress
 from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
 from kerasbn import Affine, fold
 
@@ -120,17 +121,25 @@ def rows(content):
 def run(chosen):
     """Measures what was chosen, and publishes it."""
     results = []
-    for name in chosen.models or (QUICK_MODELS if chosen.quick else NETWORKS):
-        model = after_training(name, images_for(name, 4))
-        models = {"keras": model, "folded": fold(model)}
-        count = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
-        affine = sum(isinstance(layer, Affine) for layer in models["folded"].layers)
-        for batch in chosen.batches:
-            for mode in chosen.modes or (QUICK_MODES if chosen.quick else MODES):
-                repeats = chosen.repeats or (QUICK_REPEATS if chosen.quick else REPEATS[mode])
-                measured = measure(models, images_for(name, batch), mode, repeats)
-                settings = {"model": name, "batch": batch, "mode": mode, "repeats": repeats}
-                results.append({**settings, "normalizations": count, "affine": affine, **measured})
-                report.progress("  ".join(rows({"results": results})[-1]))
+    names = chosen.models or (QUICK_MODELS if chosen.quick else NETWORKS)
+    modes = chosen.modes or (QUICK_MODES if chosen.quick else MODES)
+    with Progress("fold", total=len(names) * len(chosen.batches) * len(modes)) as progress:
+        for name in names:
+            measure_network(name, chosen, modes, results, progress)
     content = {"benchmark": "fold", "results": results}
     report.publish(chosen.out, content, rows(content))
+
+
+def measure_network(name, chosen, modes, results, progress):
+    """Adds what was measured of one network to the results."""
+    model = after_training(name, images_for(name, 4))
+    models = {"keras": model, "folded": fold(model)}
+    count = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    affine = sum(isinstance(layer, Affine) for layer in models["folded"].layers)
+    for batch in chosen.batches:
+        for mode in modes:
+            repeats = chosen.repeats or (QUICK_REPEATS if chosen.quick else REPEATS[mode])
+            measured = measure(models, images_for(name, batch), mode, repeats)
+            settings = {"model": name, "batch": batch, "mode": mode, "repeats": repeats}
+            results.append({**settings, "normalizations": count, "affine": affine, **measured})
+            progress.add(1, "  ".join(rows({"results": results})[-1]), keep=True)

@@ -79,6 +79,7 @@ import tensorflow as tf
 from benchmarks import floor, fresh, report
 from benchmarks.networks import compile_soon
 from benchmarks.options import MODES
+from benchmarks.progress import Progress
 from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
 from kerasbn import BatchNorm
 from kerasbn.kernels import tiered
@@ -206,10 +207,13 @@ def run(chosen):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     has_torch = find_spec("torch") is not None
     results = []
-    with fresh.Process(**TORCH_ENVIRONMENT) if has_torch else contextlib.nullcontext() as process:
+    with (
+        fresh.Process(**TORCH_ENVIRONMENT) if has_torch else contextlib.nullcontext() as process,
+        Progress("kernels", total=len(chosen.shapes)) as progress,
+    ):
         for shape in chosen.shapes:
             results.append(measure(shape, chosen.dtype, chosen.layout, threads, repeats, process))
-            report.progress("  ".join(rows({"results": results})[-1]))
+            progress.add(1, "  ".join(rows({"results": results})[-1]), keep=True)
     content = {"benchmark": "kernels", "dtype": chosen.dtype, "layout": chosen.layout, "threads": threads}
     content |= {"repeats": repeats, "floor": "PyTorch" if has_torch else "NumPy", "results": results}
     report.publish(chosen.out, content, rows(content))

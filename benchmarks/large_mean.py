@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from benchmarks import fresh, options, report
+from benchmarks.progress import Progress
 
 MEANS = (0.0, 1e2, 1e4, 1e6)
 EPSILON = 1e-3
@@ -96,13 +97,15 @@ def main(arguments=None):
     )
     options.add_choice(parser, "libraries", LIBRARIES)
     chosen = parser.parse_args(arguments)
-    results = []
-    for name in chosen.libraries or LIBRARIES:
-        missing = [package for package in LIBRARIES[name][0] if find_spec(package) is None]
-        if missing:
-            report.progress(f"{name} is left out: {', '.join(missing)} not installed")
-            continue
-        results.append({"library": name, "errors": fresh.call("benchmarks.large_mean:errors", name)})
+    results, names = [], chosen.libraries or LIBRARIES
+    with Progress("large_mean", total=len(names)) as progress:
+        for name in names:
+            missing = [package for package in LIBRARIES[name][0] if find_spec(package) is None]
+            if missing:
+                progress.say(f"{name} is left out: {', '.join(missing)} not installed")
+            else:
+                results.append({"library": name, "errors": fresh.call("benchmarks.large_mean:errors", name)})
+            progress.add(1, name)
     content = {"benchmark": "large_mean", "means": MEANS, "results": results}
     report.publish(chosen.out, content, rows(content))
 

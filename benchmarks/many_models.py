@@ -27,6 +27,7 @@ if __name__ == "__main__":  # above the imports of what is measured, which take 
     sys.exit(main())
 
 import gc
+import itertools
 import statistics
 from pathlib import Path
 
@@ -36,6 +37,7 @@ import numpy as np
 from benchmarks import fresh, report
 from benchmarks.memory import resident
 from benchmarks.networks import LAYERS
+from benchmarks.progress import Progress
 
 NAMES = ("keras", "kerasbn")
 NORMALIZATIONS, UNITS, EXAMPLES, BATCH = 6, 32, 72, 32
@@ -80,10 +82,11 @@ def growth(readings, column):
 
 def measure(models, sizes, repeats):
     """For each kind of layer and of what there are many of, MB and maps that one more leaves behind."""
-    runs = {
-        name: [fresh.call("benchmarks.many_models:train", name, models, sizes) for _ in range(repeats)]
-        for name in NAMES
-    }
+    runs = {name: [] for name in NAMES}
+    with Progress("many_models", total=len(NAMES) * repeats) as progress:
+        for name, repeat in itertools.product(NAMES, range(repeats)):
+            runs[name].append(fresh.call("benchmarks.many_models:train", name, models, sizes))
+            progress.add(1, f"{name}, {repeat + 1} of {repeats}")
     return [
         {
             "kind": kind,

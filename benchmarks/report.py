@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,10 +41,6 @@ def publish(path: Path, content: dict, rows: list[list[str]]) -> None:
     print(table(rows))
     write_whole(path, (json.dumps({"machine": machine(), **content}, indent=1) + "\n").encode())
     print(f"\nWritten: {path}")
-
-
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def table(rows: list[list[str]]) -> str:

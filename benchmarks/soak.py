@@ -51,6 +51,7 @@ import tensorflow as tf
 import kerasbn
 from benchmarks import report
 from benchmarks.memory import resident
+from benchmarks.progress import Progress
 from kerasbn import callbacks, monitors
 
 EPOCHS = 200
@@ -88,10 +89,10 @@ class Traced(keras.layers.Layer):
 class Reader(keras.callbacks.Callback):
     """Reads the state of the process at the end of each epoch."""
 
-    def __init__(self):
+    def __init__(self, progress):
         super().__init__()
         self.readings: list[Reading] = []
-        self._steps = 0
+        self._steps, self._progress = 0, progress
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
@@ -99,8 +100,7 @@ class Reader(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         gc.collect()
         self.readings.append(read(self._steps))
-        if (epoch + 1) % max(1, self.params["epochs"] // 10) == 0:
-            report.progress(str(self.readings[-1]))
+        self._progress.add(1, str(self.readings[-1]))
 
 
 def read(step):
@@ -165,9 +165,9 @@ def soak(steps):
     x = random.normal(size=(512, FEATURES)).astype("float32")
     y = np.argmax(x[:, :CLASSES] + random.normal(size=(512, CLASSES)), 1)
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).repeat().batch(BATCH)
-    reader = Reader()
     Traced.traces = 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Progress("soak", total=epochs) as progress:
+        reader = Reader(progress)
         network().fit(
             data,
             epochs=epochs,

@@ -6,9 +6,11 @@ device. Collectives and bytes are those that one replica sends in a step for one
 """
 
 import functools
+import itertools
 import os
 
 from benchmarks import fresh, options, report
+from benchmarks.progress import Progress
 from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
 
 LAYERS = 4
@@ -122,11 +124,14 @@ def main(arguments=None):
     chosen = parser.parse_args(arguments)
     repeats = chosen.repeats or (5 if chosen.quick else 40)
     results = []
-    for replicas in chosen.replicas or (REPLICAS[:1] if chosen.quick else REPLICAS):
-        for shape in chosen.shapes or SHAPES:
-            report.progress(f"{replicas} replicas, {shape}")
+    cases = list(
+        itertools.product(chosen.replicas or (REPLICAS[:1] if chosen.quick else REPLICAS), chosen.shapes or SHAPES)
+    )
+    with Progress("sync", total=len(cases)) as progress:
+        for replicas, shape in cases:
             found = fresh.call("benchmarks.sync:in_process", replicas, [int(n) for n in shape.split("x")], repeats)
             results.append({"replicas": replicas, "shape": shape, **found})
+            progress.add(1, f"{replicas} replicas, {shape}")
     report.publish(
         chosen.out, {"benchmark": "sync", "repeats": repeats, "results": results}, rows({"results": results})
     )

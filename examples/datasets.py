@@ -1,5 +1,6 @@
 """Where images come from: scikit-learn's digits, and TensorFlow Datasets."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ def prepared(name: str, data_dir: Path | None, download: bool, command: str) -> 
     """
     import tensorflow_datasets as tfds
 
+    if not sys.stderr.isatty():  # its bars, too, would be thousands of lines of a log
+        tfds.disable_progress_bar()
     builder = tfds.builder(name, data_dir=data_dir)
     if download:
         builder.download_and_prepare()

@@ -32,7 +32,7 @@ def _run(options: argparse.Namespace) -> int:
             return _diagnose(kerasbn, model, options)
         if options.command == "recalibrate":
             found = kerasbn.recalibrate(
-                model, _data(options.data, model), options.steps, batch_size=options.batch_size, verbose=1
+                model, _data(options.data, model), options.steps, batch_size=options.batch_size, verbose=_verbose()
             )
             print(found)
         else:
@@ -95,6 +95,11 @@ def _data(path: Path, model: Any) -> Any:
     raise CannotDo(f"--data must have an array `x`, or arrays {names}. Received: {path} with {sorted(arrays)}.")
 
 
+def _verbose() -> int:
+    """A bar on a terminal; elsewhere, where it would be thousands of lines of a log, one line."""
+    return 1 if sys.stdout.isatty() else 2
+
+
 def _diagnose(kerasbn: Any, model: Any, options: argparse.Namespace) -> int:
     from kerasbn.files import whole
 
@@ -103,7 +108,7 @@ def _diagnose(kerasbn: Any, model: Any, options: argparse.Namespace) -> int:
         _data(options.data, model),
         options.steps,
         batch_size=options.batch_size,
-        verbose=0 if options.json else 1,
+        verbose=0 if options.json else _verbose(),
     )
     print(found.to_json() if options.json else found)
     if options.plot:

@@ -308,7 +308,7 @@ def test_tables(folder):
 def test_a_library_that_is_not_installed_is_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(large_mean.LIBRARIES, "Keras", (["no_such_package"], None))
     large_mean.main(["--libraries", "Keras", "--out", str(tmp_path / "large_mean.json")])
-    assert "Keras is left out: no_such_package not installed" in capsys.readouterr().err
+    assert "Keras is left out: no_such_package not installed" in capsys.readouterr().out
     assert json.loads((tmp_path / "large_mean.json").read_text())["results"] == []
 
 

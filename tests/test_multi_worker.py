@@ -51,7 +51,7 @@ def test_workers_train_like_one_process_also_after_one_was_killed(tmp_path):
             output = ""
             for line in process.stdout:
                 output += line
-                if line.strip() == "Epoch 3/4":
+                if ": 2 workers, epoch 2 of 4, " in line:
                     break
             victim = int(re.findall(r"process (\d+)", output)[1])
             kill(victim, signal.SIGKILL)
@@ -68,7 +68,10 @@ def test_workers_train_like_one_process_also_after_one_was_killed(tmp_path):
     assert "worker 1 was ended by SIGKILL" in output
     survivor = (tmp_path / "2-workers" / "worker-0.log").read_text()
     assert "Collective ops is aborted" in survivor and "Another worker has died. Start all again" in survivor
-    assert survivor.count("Epoch 1/4") == survivor.count("Epoch 2/4") == 1 < survivor.count("Epoch 3/4")
+    shown = re.findall(r"% after .*: epoch (\d) of 4", survivor) + re.findall(
+        r"done after .*: epoch (\d) of 4", survivor
+    )
+    assert shown == ["1", "2", "3", "4"] and "training: resumed at 50%" in survivor
     assert difference(output) < 1e-9
 
 
@@ -77,13 +80,14 @@ def test_an_interrupt_ends_all_workers(tmp_path):
     """In a terminal they get it, too. From a script only the command does, which ends them."""
     with example(tmp_path, "--workers", "2", "--epochs", "100") as process:
         try:
-            workers = [int(pid) for pid in re.findall(r"process (\d+)", process.stdout.readline())]
+            started = next(line for line in process.stdout if "process" in line)
+            workers = [int(pid) for pid in re.findall(r"process (\d+)", started)]
             assert len(workers) == 2
             process.send_signal(signal.SIGINT)
             output = process.communicate(timeout=60)[0]
         finally:
             process.kill()
-    assert process.returncode == 130 and output == "Interrupted.\n"
+    assert process.returncode == 130 and output.endswith("\nInterrupted.\n")
     for worker in workers:
         with pytest.raises(ProcessLookupError):
             kill(worker, 0)

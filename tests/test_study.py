@@ -92,12 +92,12 @@ def test_killed_and_resumed_it_is_the_same_study(uninterrupted, tmp_path):
         assert process.returncode == -signal.SIGKILL, process.stderr.read()
         killed.append({name: stat(tmp_path, name) for name in finished(tmp_path)})
     with start(tmp_path, "--resume") as process:
-        output, error = process.communicate(timeout=100)
+        _, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert len(finished(tmp_path)) == 4 and len(killed[0]) >= 1 and len(killed[1]) >= 3
     for before in killed:
         assert before == {name: stat(tmp_path, name) for name in before}  # none was run again
-    assert output.count("\ntrial ") + output.startswith("trial ") == 4 - len(killed[1])
+    assert len(set(re.findall(r": trial (\d) ", error))) == 4 - len(killed[1])
     for (values, mine, diverged), (expected, others, diverge) in zip(
         curves(tmp_path), curves(uninterrupted), strict=True
     ):
@@ -119,13 +119,41 @@ def stat(out, name):
 @pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     with start(tmp_path) as process:
-        for line in process.stdout:
-            if line.startswith("trial"):
+        for line in process.stderr:
+            if ": trial " in line:
                 break
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume goes on" in error and "Traceback" not in error
     assert len(finished(tmp_path)) in (1, 2)
+
+
+def test_a_log_is_short(tmp_path, monkeypatch, capsys):
+    """Two hundred trials and hundreds of rates are a dozen lines."""
+    asked = chosen(study.parser().parse_args(["--trials", "200", "--seeds", "3", "--stable-steps", "8"]))
+
+    def search(out, settings, data, on_trial, progress):
+        for trial in range(200):
+            for _ in range(3 * 100):
+                progress.add(1 / 300)
+            on_trial(str(trial))
+
+    def stable_rates(out, settings, data, on_training):
+        for arm in results.ARMS:
+            for seed in range(3):
+                for rate in range(100):
+                    on_training(None, arm, seed, float(rate), rate < 50)
+
+    monkeypatch.setattr(run, "search", search)
+    monkeypatch.setattr(run, "stable_rates", stable_rates)
+    monkeypatch.setattr(run, "_line", lambda out, name, asked: f"trial {name}  plain")
+    with run._progress(tmp_path, asked) as progress:
+        run._search(tmp_path, asked, None, progress)
+        run._stable(tmp_path, asked, None, progress)
+    first, *way, last = capsys.readouterr().err.splitlines()
+    assert first == "study: started" and len(way) == 9 and last.startswith("study: done after")
+    assert all("% after" in line and ": trial " in line for line in way)
+    assert last.endswith("largest stable rate, normalized, seed 2: 99 is not stable")
 
 
 def trial_files(out):
@@ -219,15 +247,9 @@ def test_more_trials_may_be_asked_for(uninterrupted, tmp_path, capsys):
         (["--stable-steps", "2"], "--stable-steps must be 0 or at least 4"),
         (["--chief", "localhost"], "--chief HOST:PORT and --worker-id go together"),
         (["--worker-id", "worker0"], "--chief HOST:PORT and --worker-id go together"),
-        (
-            ["--dataset", "mnist", "--data-dir", "nowhere"],
-            "'mnist' is not in .*tuning.study --dataset mnist .*--download",
-        ),
     ],
 )
 def test_what_cannot_be_run_changes_nothing(arguments, message, uninterrupted, capsys):
-    if "mnist" in arguments:
-        pytest.importorskip("tensorflow_datasets")
     before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
     assert study.main([*SMALL, "--out", str(uninterrupted), *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
@@ -249,6 +271,14 @@ def test_folders_that_are_no_study(tmp_path, capsys):
     (tmp_path / "results.json").write_text('{"trials": [{"name": "0"}]}')
     assert report.main([str(tmp_path)]) == 2
     assert "is not the result of a study" in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_missing(tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    out = tmp_path / "out"
+    assert study.main([*SMALL, "--dataset", "mnist", "--data-dir", str(tmp_path), "--out", str(out)]) == 2
+    assert re.search("'mnist' is not in .*tuning.study --dataset mnist .*--download", capsys.readouterr().err)
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-from tqdm import tqdm
 
 from examples.multi_worker.cluster import free_ports, how_it_ended
 from tuning.results import ended
@@ -70,12 +69,13 @@ class Cluster:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait(self, timeout: float, on_tick=lambda: None) -> None:
+    def wait(self, timeout: float, on_tick=lambda: None, say: Callable[[str], None] = print) -> None:
         """Waits until all trials have ended.
 
         Args:
             timeout: In seconds.
             on_tick: Called several times a second.
+            say: Function that prints a line.
 
         Raises:
             WorkerLost: If a process ended with an error, was killed more than `restarts` times, or if time is up.
@@ -87,7 +87,7 @@ class Cluster:
                 code = process.poll()
                 if code and code < 0 and self._left.get(name, 0):
                     self._left[name] -= 1
-                    tqdm.write(f"{name} {how_it_ended(code)}. It is started again, with {self._trial(name)}.")
+                    say(f"{name} {how_it_ended(code)}. It is started again, with {self._trial(name)}.")
                     self._start(name)
                     break  # the processes are other ones now
                 if code:

@@ -3,19 +3,18 @@
 import argparse
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from benchmarks.progress import Progress
 from examples.errors import Refused
 from examples.folder import held
 from tuning import report, results, summary
 from tuning.cluster import Cluster, WorkerLost, finished
 from tuning.recovery import mend
 from tuning.results import ARMS, Trial
-from tuning.search import PROJECT, oracle, search, stable_rates
+from tuning.search import PROJECT, STABLE, oracle, search, stable_rates
 from tuning.settings import Settings, begin
 from tuning.space import Data, data
 
@@ -26,18 +25,20 @@ def main(options: argparse.Namespace, out: Path, asked: Settings) -> int:
         if options.chief:
             return member(options, out, asked)
         images = data(options.dataset, options.data_dir, options.download)
-        with held(out):
-            _begin(out, asked, options.resume)
-            print(f"{described(asked)}\nFolder: {out}", flush=True)
-            if options.workers == 1:
-                _search(out, asked, images)
-        if options.workers > 1:
-            _search_together(out, asked, options)  # whose chief holds the folder
-        with held(out):
-            stable = _stable(out, asked, images) if asked.stable_steps else None
-            study = results.collect(out, asked.content(), stable)
-            results.write(study, out / results.FILE)
-            page = report.write(study, out / "report")
+        with ExitStack() as stack:
+            with held(out):
+                _begin(out, asked, options.resume)
+                print(f"{described(asked)}\nFolder: {out}", flush=True)
+                progress = stack.enter_context(_progress(out, asked))
+                if options.workers == 1:
+                    _search(out, asked, images, progress)
+            if options.workers > 1:
+                _search_together(out, asked, options, progress)  # whose chief holds the folder
+            with held(out):
+                stable = _stable(out, asked, images, progress) if asked.stable_steps else None
+                study = results.collect(out, asked.content(), stable)
+                results.write(study, out / results.FILE)
+                page = report.write(study, out / "report")
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
@@ -65,7 +66,8 @@ def member(options: argparse.Namespace, out: Path, asked: Settings) -> int:
         }
         if chief:
             _begin(out, asked, options.resume)
-        search(out, asked, images, on_trial=lambda name: print(_line(out, name, asked), flush=True))
+        with Progress("trials", total=asked.trials) as progress:
+            search(out, asked, images, lambda name: progress.add(1, _line(out, name, asked)))
     return 0
 
 
@@ -85,14 +87,18 @@ def _begin(out: Path, asked: Settings, resume: bool) -> None:
         print(line, file=sys.stderr)
 
 
-def _search(out: Path, asked: Settings, images: Data) -> None:
-    each = asked.seeds * asked.steps
-    done = len(finished(out)) * each
-    with tqdm(desc="trials", total=asked.trials * each, initial=done, unit="step", ascii=True) as bar:
-        search(out, asked, images, bar, lambda name: bar.write(_line(out, name, asked)))
+def _progress(out: Path, asked: Settings) -> Progress:
+    """That of the study: in trials, and each search for a largest stable rate counts as one."""
+    searches = len(ARMS) * asked.seeds if asked.stable_steps else 0
+    done = len(finished(out)) + (searches if (out / STABLE).exists() else 0)
+    return Progress("study", asked.trials + searches, done)
 
 
-def _search_together(out: Path, asked: Settings, options: argparse.Namespace) -> None:
+def _search(out: Path, asked: Settings, images: Data, progress: Progress) -> None:
+    search(out, asked, images, lambda name: progress.add(0, _line(out, name, asked), keep=True), progress)
+
+
+def _search_together(out: Path, asked: Settings, options: argparse.Namespace, progress: Progress) -> None:
     """The same by several processes."""
     command = [f"--out={out}", f"--dataset={asked.dataset}", f"--trials={asked.trials}", f"--seeds={asked.seeds}"]
     command += [f"--steps={asked.steps}", f"--oracle={asked.oracle}", f"--objective={asked.objective}"]
@@ -101,21 +107,17 @@ def _search_together(out: Path, asked: Settings, options: argparse.Namespace) ->
     command += ["--vary", *asked.vary] if asked.vary else []
     command += [f"--data-dir={options.data_dir}"] if options.data_dir else []
     done = finished(out)
-    with (
-        tqdm(desc="trials", total=asked.trials, initial=len(done), unit="trial", ascii=True) as bar,
-        Cluster(out, command, options.workers, options.restarts) as cluster,
-    ):
+    with Cluster(out, command, options.workers, options.restarts) as cluster:
         processes = ", ".join(f"{name} {process.pid}" for name, process in cluster.processes.items())
-        bar.write(f"Processes: {processes}. What they print is in {out / 'logs'}.")
+        progress.say(f"Processes: {processes}. What they print is in {out / 'logs'}.")
 
         def show() -> None:
             for name in finished(out):
                 if name not in done:
                     done.append(name)
-                    bar.write(_line(out, name, asked))
-                    bar.update()
+                    progress.add(1, _line(out, name, asked), keep=True)
 
-        cluster.wait(options.timeout or float("inf"), show)
+        cluster.wait(options.timeout or float("inf"), show, progress.say)
 
 
 def _line(out: Path, name: str, asked: Settings) -> str:
@@ -129,11 +131,17 @@ def _line(out: Path, name: str, asked: Settings) -> str:
     return f"trial {trial.name}  {trial.arm:<10}  rate {rate:<8.3g}  {result}"
 
 
-def _stable(out: Path, asked: Settings, images: Data) -> dict[str, list[float | None]]:
-    with tqdm(desc="largest stable rate", unit="training", ascii=True) as bar:
+def _stable(out: Path, asked: Settings, images: Data, progress: Progress) -> dict[str, list[float | None]]:
+    searches: set[tuple[str, int]] = set()
 
-        def show(setting: Any, arm: str, seed: int, rate: float, stable: bool) -> None:
-            bar.update()
-            bar.set_postfix_str(f"{arm}, seed {seed}: {rate:.3g} is {'' if stable else 'not '}stable")
+    def show(setting: Any, arm: str, seed: int, rate: float, stable: bool) -> None:
+        # How many rates a search will try nobody knows: it is done when the next one begins.
+        progress.add(
+            float(bool(searches) and (arm, seed) not in searches),
+            f"largest stable rate, {arm}, seed {seed}: {rate:.3g} is {'' if stable else 'not '}stable",
+        )
+        searches.add((arm, seed))
 
-        return stable_rates(out, asked, images, show)
+    found = stable_rates(out, asked, images, show)
+    progress.add(float(bool(searches)))
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from benchmarks.progress import Progress
 from benchmarks.report import write_whole
 from examples.parsed import parsed, read
 from kerasbn.tuner import largest_stable_learning_rate
@@ -14,7 +15,7 @@ from tuning.oracles import ORACLES
 from tuning.results import ARMS
 from tuning.settings import CannotRun, Settings
 from tuning.space import BATCH_SIZE, BATCH_SIZES, VARIED, Data, network
-from tuning.trials import Progress, Seeded, Tuner
+from tuning.trials import Seeded, ShowSteps, Tuner
 
 PROJECT = "trials"
 STABLE = "stable.json"
@@ -60,7 +61,7 @@ def tuner(out: Path, settings: Settings, shape: tuple[int, ...], on_trial: Calla
 
 
 def search(
-    out: Path, settings: Settings, data: Data, bar: Any = None, on_trial: Callable[[str], None] = lambda name: None
+    out: Path, settings: Settings, data: Data, on_trial: Callable[[str], None], progress: Progress | None = None
 ) -> None:
     """Runs all trials that are left.
 
@@ -68,8 +69,8 @@ def search(
         out: The folder of the study.
         settings: Those of the study.
         data: Its images.
-        bar: A `tqdm.tqdm` in training steps, if progress is to be shown.
         on_trial: Function that is told the identifier of each trial that has ended.
+        progress: That of the study, in trials, which is told of each step.
     """
     tuner(out, settings, data.x.shape[1:], on_trial).search(
         data,
@@ -78,7 +79,7 @@ def search(
         steps_per_epoch=settings.steps // settings.measurements,
         validation_data=(data.x_held_out, data.y_held_out),
         validation_batch_size=500,
-        callbacks=[Progress(bar, settings.steps)] if bar is not None else [],
+        callbacks=[ShowSteps(progress, settings.seeds, settings.steps)] if progress is not None else [],
         verbose=0,
     )
 

@@ -1,4 +1,4 @@
-"""The tuner of a study: seeds that repeat, and a progress bar."""
+"""The tuner of a study: seeds that repeat, and how far it is."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import keras_tuner
 
+from benchmarks.progress import Progress
 from kerasbn.learning_rate_sweep import batches
 from kerasbn.tuner import DivergenceAware, HigherLearningRate
 from tuning.space import BATCH_SIZE, Data
@@ -52,19 +53,20 @@ class Seeded(HigherLearningRate):
         return super().fit(hp, model, feed, **kwargs)
 
 
-class Progress(keras.callbacks.Callback):
-    """Shows how far the study is, in training steps. One for all trainings, each of which would be given a copy.
+class ShowSteps(keras.callbacks.Callback):
+    """Tells of each training step. One for all trainings, each of which would be given a copy.
 
     Args:
-        bar: A `tqdm.tqdm`.
-        steps: Of a training.
+        progress: The progress of the study, whose unit is a trial.
+        seeds: How many trainings a trial has.
+        steps: How many steps a training has.
     """
 
-    def __init__(self, bar: Any, steps: int) -> None:
+    def __init__(self, progress: Progress, seeds: int, steps: int) -> None:
         super().__init__()
-        self._bar, self._steps, self._done = bar, steps, 0
+        self._progress, self._part, self._steps, self._done = progress, 1 / (seeds * steps), steps, 0
 
-    def __deepcopy__(self, memo: Any) -> "Progress":
+    def __deepcopy__(self, memo: Any) -> "ShowSteps":
         return self
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -72,7 +74,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._done += 1
-        self._bar.update()
+        self._progress.add(self._part)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._bar.update(self._steps - self._done)  # those that a divergence saved
+        self._progress.add(self._part * (self._steps - self._done))  # those that a divergence saved

@@ -45,17 +45,18 @@ def _run(options: argparse.Namespace) -> None:
     from examples.accelerate import report
     from examples.accelerate.data import load
     from examples.accelerate.training import NETWORKS, Results, Settings, model_and_callbacks, train
-    from examples.progress import with_bar
+    from examples.progress import of_trainings, train_to_end
 
     names = ("dataset", "steps", "batch_size", "learning_rate", "factor", "measurements")
     settings = Settings(**{name: getattr(options, name) for name in names})
     results = Results.open(options.out, settings)
     images = load(options.dataset, options.data_dir, options.download)
     print(f"{model_and_callbacks('accelerated', settings, images, 0)[3]}\n", flush=True)
-    for seed in range(options.seeds):
-        for network in options.networks or NETWORKS:
+    planned = [(network, seed) for seed in range(options.seeds) for network in options.networks or NETWORKS]
+    with of_trainings(results, planned) as progress:
+        for network, seed in planned:
             title = f"{network}, seed {seed + 1} of {options.seeds}"
-            with_bar(results, results.run(network, seed), title, partial(train, images))
+            train_to_end(progress, results, results.run(network, seed), title, partial(train, images))
     command.show(report.table(results), [results.path, *report.write(results, options.out)])
 
 

@@ -51,29 +51,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from benchmarks.progress import Progress
     from examples.accelerate.data import Images
     from examples.covariate_shift import report
+    from examples.covariate_shift.comparisons import NETWORKS
     from examples.covariate_shift.results import Results, Settings
     from examples.covariate_shift.training import train
     from examples.mnist_sigmoid.data import load
-    from examples.progress import with_bar
+    from examples.progress import share, train_to_end
 
     names = ("dataset", "activation", "steps", "every", "batch_size", "rates", "search_seeds", "probe")
     results = Results.open(options.out, Settings(**{name: getattr(options, name) for name in names}))
     data = load(options.dataset, options.data_dir, options.download, command="examples.covariate_shift")
     images = Images(data.x_train.astype("float32"), data.y_train, data.x_test.astype("float32"), data.y_test)
 
-    for name, seed in results.search():
-        with_bar(results, results.run(name, seed), name, partial(train, images))
-    if results.rate("plain") is None:
-        raise Refused(
-            f"Every rate of the search diverged without BN. Received: {joined(options.rates)}. Give lower `--rates`, "
-            "and another `--out`."
-        )
-    for seed in range(options.seeds):
-        for name in results.trainings():
+    # How many trainings come after the search is known after it: they count as one for each network and seed.
+    total = len(results.search()) + len(NETWORKS) * options.seeds
+    with Progress("training", total, done=sum(share(results, *each) for each in results.search())) as progress:
+        for name, seed in results.search():
+            train_to_end(progress, results, results.run(name, seed), name, partial(train, images), weight=1.0)
+        if results.rate("plain") is None:
+            raise Refused(
+                f"Every rate of the search diverged without BN. Received: {joined(options.rates)}. Give lower "
+                "`--rates`, and another `--out`."
+            )
+        planned = [(name, seed) for seed in range(options.seeds) for name in results.trainings()]
+        weight = len(NETWORKS) * options.seeds / len(planned)
+        progress.add(weight * sum(share(results, *each) for each in planned))
+        for name, seed in planned:
             title = f"{name}, seed {seed + 1} of {options.seeds}"
-            with_bar(results, results.run(name, seed), title, partial(train, images))
+            train_to_end(progress, results, results.run(name, seed), title, partial(train, images), weight)
     command.show(report.as_text(results), [results.path, *report.write(results, options.out)])
 
 

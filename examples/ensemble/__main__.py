@@ -55,18 +55,20 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
     from examples.ensemble.members import MEMBERS, REFERENCE
     from examples.ensemble.results import Results, Settings
     from examples.ensemble.training import evaluate, train
-    from examples.progress import with_bar
+    from examples.progress import of_trainings, train_to_end
 
     results = Results.open(out, Settings(**settings))
     images = load(options.dataset, options.data_dir, options.download, command="examples.ensemble")
-    for seed in range(options.ensembles):
-        for name in (REFERENCE, *MEMBERS):
-            run = results.run(name, seed)
-            if results.lost(run):
-                run.forget()
-            title = f"{results.networks[name].label}, ensemble {seed + 1} of {options.ensembles}"
-            with_bar(results, run, title, partial(train, images))
-        evaluate(images, results, seed)
+    names = (REFERENCE, *MEMBERS)
+    for run in results.runs:
+        if results.lost(run) and run.seed < options.ensembles:
+            run.forget()
+    with of_trainings(results, [(name, seed) for seed in range(options.ensembles) for name in names]) as progress:
+        for seed in range(options.ensembles):
+            for name in names:
+                title = f"{results.networks[name].label}, ensemble {seed + 1} of {options.ensembles}"
+                train_to_end(progress, results, results.run(name, seed), title, partial(train, images))
+            evaluate(images, results, seed)
     command.show(report.as_text(results), [results.path, *report.write(results, out)])
 
 

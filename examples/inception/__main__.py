@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,28 +64,35 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
     from examples.inception.networks import NETWORKS
     from examples.inception.results import Results, Settings
     from examples.inception.training import train
-    from examples.progress import with_bar
+    from examples.progress import of_trainings, train_to_end
 
     results = Results.open(out, Settings(dataset=options.dataset, batch_size=options.batch_size, **settings))
     images = load(options.dataset, options.data_dir, options.download, command="examples.inception")
 
-    def train_all(labels: dict[str, str], seeds: int) -> None:
-        for seed in range(seeds):
-            for name, label in labels.items():
-                title = f"{label}, seed {seed + 1} of {seeds}"
-                with_bar(results, results.run(name, seed), title, partial(train, images))
-
-    train_all({name: f"search, {rate:g}" for name, rate in results.search.items()}, results.settings.search_seeds)
-    if results.search:
-        print(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}", flush=True)
-    if results.learning_rate is None:
-        raise Refused(
-            f"Every rate of the search diverged. Received: {joined(results.settings.search_rates)}. Give lower "
-            "`--search-rates`, and another `--out`."
-        )
+    searched = {name: f"search, {rate:g}" for name, rate in results.search.items()}
     chosen = {name: each.label for name, each in NETWORKS.items() if name in (options.networks or NETWORKS)}
-    train_all(chosen, options.seeds)
+
+    def train_all(labels: dict[str, str], seeds: int) -> None:
+        for name, seed in _each(labels, seeds):
+            title = f"{labels[name]}, seed {seed + 1} of {seeds}"
+            train_to_end(progress, results, results.run(name, seed), title, partial(train, images))
+
+    planned = [*_each(searched, results.settings.search_seeds), *_each(chosen, options.seeds)]
+    with of_trainings(results, planned) as progress:
+        train_all(searched, results.settings.search_seeds)
+        if searched:
+            progress.say(f"\n{report.table(report.search_rows(results))}\n{report.remark(results)}")
+        if results.learning_rate is None:
+            raise Refused(
+                f"Every rate of the search diverged. Received: {joined(results.settings.search_rates)}. Give lower "
+                "`--search-rates`, and another `--out`."
+            )
+        train_all(chosen, options.seeds)
     command.show(report.as_text(results), [results.path, *report.write(results, out)])
+
+
+def _each(names: Iterable[str], seeds: int) -> list[tuple[str, int]]:
+    return [(name, seed) for seed in range(seeds) for name in names]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -53,8 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> None:
-    from tqdm import tqdm
-
+    from benchmarks.progress import Progress
     from examples.accelerate.data import load
     from examples.initialisation import report
     from examples.initialisation.network import NETWORKS
@@ -63,16 +62,19 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
 
     results = Results.open(out, Settings(**settings))
     images = load(options.dataset, options.data_dir, options.download, command="examples.initialisation")
-    for network, label in NETWORKS.items():
-        todo = [(cell, seed) for seed in range(options.seeds) for cell in results.cells(network)]
-        todo = [(cell, seed) for cell, seed in todo if (cell.name, seed) not in results.ended()]
-        if not todo:
-            continue
-        trainer = Trainer(network, images, results)
-        with tqdm(todo, desc=label, unit="training", ascii=True) as bar:
-            for cell, seed in bar:
-                bar.set_postfix_str(f"seed {seed + 1}, scale {cell.scale:g}, rate {cell.rate:g}")
+    planned = {
+        name: [(cell, seed) for seed in range(options.seeds) for cell in results.cells(name)] for name in NETWORKS
+    }
+    left = {name: [(c, s) for c, s in cells if (c.name, s) not in results.ended()] for name, cells in planned.items()}
+    total, todo = (sum(map(len, each.values())) for each in (planned, left))
+    with Progress("training", total, total - todo) as progress:
+        for network, cells in left.items():
+            trainer = Trainer(network, images, results) if cells else None
+            for cell, seed in cells:
+                of = f"seed {seed + 1} of {options.seeds}, scale {cell.scale:g}, rate {cell.rate:g}"
+                progress.add(0, f"{NETWORKS[network]}, {of}")
                 trainer.train(cell, results.run(cell.name, seed), lambda run: None)
+                progress.add(1)
     command.show(report.as_text(results), [results.path, *report.write(results, out)])
 
 

@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> None:
     from examples.mnist_sigmoid.network import NETWORKS
     from examples.mnist_sigmoid.results import Results, Settings
     from examples.mnist_sigmoid.training import train
-    from examples.progress import with_bar
+    from examples.progress import of_trainings, train_to_end
 
     measurements = max(n for n in range(1, min(MEASUREMENTS, options.steps) + 1) if options.steps % n == 0)
     settings = Settings(
@@ -49,11 +49,12 @@ def _run(options: argparse.Namespace) -> None:
     )
     results = Results.open(options.out, settings)
     data = load(options.dataset, options.data_dir, options.download)
+    planned = [(network, seed) for seed in range(options.seeds) for network in NETWORKS]
     try:
-        for seed in range(options.seeds):
-            for network, label in NETWORKS.items():
-                title = f"{label}, seed {seed + 1} of {options.seeds}"
-                with_bar(results, results.run(network, seed), title, partial(train, data))
+        with of_trainings(results, planned) as progress:
+            for network, seed in planned:
+                title = f"{NETWORKS[network]}, seed {seed + 1} of {options.seeds}"
+                train_to_end(progress, results, results.run(network, seed), title, partial(train, data))
     finally:  # an interrupt shows what has ended, too
         if any(map(results.complete, NETWORKS)):
             command.show(report.table(results), [results.path, *report.write(results, options.out)])

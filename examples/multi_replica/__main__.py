@@ -31,8 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    import keras
     import tensorflow as tf
 
+    from benchmarks.progress import Progress
     from examples.mnist_sigmoid.data import load
     from examples.multi_replica.compare import Training, table
     from examples.multi_replica.training import Settings, train
@@ -47,14 +49,18 @@ def _run(options: argparse.Namespace) -> None:
     data = load(settings.dataset, settings.data_dir)
 
     trainings = []
-    for name, strategy in (
-        (f"one ({devices[0]})", tf.distribute.get_strategy()),
-        (f"{len(devices)} ({', '.join(devices)})", MirroredStrategy(devices)),
-    ):
-        print(f"training on {name} ...", flush=True)
-        start = time.perf_counter()
-        model, history = train(strategy, settings, data)
-        trainings.append(Training(name, time.perf_counter() - start, history, model.get_weights()))
+    with Progress("training", total=2 * options.epochs) as progress:
+        for name, strategy in (
+            (f"one ({devices[0]})", tf.distribute.get_strategy()),
+            (f"{len(devices)} ({', '.join(devices)})", MirroredStrategy(devices)),
+        ):
+
+            def show(epoch, logs, name=name):
+                progress.add(1, f"{name}, epoch {epoch + 1} of {options.epochs}, loss={logs['loss']:.4f}")
+
+            start = time.perf_counter()
+            model, history = train(strategy, settings, data, [keras.callbacks.LambdaCallback(on_epoch_end=show)])
+            trainings.append(Training(name, time.perf_counter() - start, history, model.get_weights()))
     print(f"\n{table(trainings)}")
 
 

@@ -49,7 +49,6 @@ def train(
     settings: Settings,
     data: Data,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: int = 0,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains under `strategy`; returns the model and what `fit` has measured, a number an epoch."""
     with strategy.scope():
@@ -64,6 +63,6 @@ def train(
         validation_data=(data.x_test.astype(settings.dtype), data.y_test),
         callbacks=list(callbacks),
         shuffle=False,
-        verbose=verbose,
+        verbose=0,
     )
     return model, history.history

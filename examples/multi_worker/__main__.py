@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from examples import command
 from examples.multi_replica.options import add_training_options, training_options
@@ -38,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, out: Path) -> int:
     import numpy as np
 
+    from benchmarks.progress import Progress
     from examples.mnist_sigmoid.data import load
     from examples.multi_replica.compare import Training, table
 
@@ -47,52 +50,54 @@ def _run(options: argparse.Namespace, out: Path) -> int:
         if value is not None:
             forwarded += [f"--{name.replace('_', '-')}", str(value)]
     trainings = []
-    for name, workers in ((f"{options.workers} workers", options.workers), ("one process", 0)):
-        folder = out / name.replace(" ", "-")
-        if not _train(name, workers, forwarded, folder, options.restarts, options.timeout):
-            return 1
-        result = json.loads((folder / "result.json").read_text())
-        with np.load(folder / "weights.npz") as file:
-            weights = [file[key] for key in file.files]
-        trainings.append(Training(name, result["seconds"], result["history"], weights))
+    with Progress("training", total=2 * options.epochs) as progress:
+        for name, workers in ((f"{options.workers} workers", options.workers), ("one process", 0)):
+            folder = out / name.replace(" ", "-")
+            if not _train(progress, name, workers, forwarded, folder, options.restarts, options.timeout):
+                return 1
+            result = json.loads((folder / "result.json").read_text())
+            with np.load(folder / "weights.npz") as file:
+                weights = [file[key] for key in file.files]
+            trainings.append(Training(name, result["seconds"], result["history"], weights))
     print(f"\n{table(trainings)}")
     return 0
 
 
-def _train(name: str, workers: int, arguments: list[str], folder: Path, restarts: int, timeout: float) -> bool:
+def _train(
+    progress: Any, name: str, workers: int, arguments: list[str], folder: Path, restarts: int, timeout: float
+) -> bool:
     """Trains, as often as it takes, up to `restarts` times more; whether it succeeded."""
     # What an earlier run has left, maybe of other settings.
     shutil.rmtree(folder / "backup", ignore_errors=True)
     for old in (folder / "weights.npz", folder / "result.json", *folder.glob("worker-*.log")):
         old.unlink(missing_ok=True)
-    follow = Follow(folder / "worker-0.log")
+    follow = Follow(folder / "worker-0.log", progress, name)
     for attempt in range(restarts + 1):
         with Cluster(workers, [*arguments, "--out", str(folder)], folder) as cluster:
             cluster.start_all()
-            print(f"{name}: {', '.join(f'process {p.pid}' for p in cluster.processes.values())}", flush=True)
+            progress.say(f"{name}: {', '.join(f'process {p.pid}' for p in cluster.processes.values())}")
             failed = cluster.wait(timeout, on_tick=follow)
         if not failed:
             return True
         for index, code in failed.items():
             print(f"worker {index} {how_it_ended(code)}; its output is in {cluster.log(index)}", file=sys.stderr)
         if attempt < restarts:
-            print("starting all workers again, from the last epoch that was saved", flush=True)
+            progress.say("starting all workers again, from the last epoch that was saved")
     return False
 
 
 class Follow:
-    """Prints what is new in a log: the lines of an epoch."""
+    """Tells of the epochs that a worker's log is of."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.seen = path, 0
+    def __init__(self, path: Path, progress: Any, name: str) -> None:
+        self._path, self._progress, self._name, self._epoch = path, progress, name, 0
 
     def __call__(self) -> None:
-        text = self.path.read_text(errors="replace")
-        complete = text[: text.rfind("\n") + 1]
-        for line in complete[self.seen :].splitlines():
-            if line.startswith("Epoch") or " - loss: " in line:
-                print(f"  {line}", flush=True)
-        self.seen = len(complete)
+        text = self._path.read_text(errors="replace")
+        for epoch, rest in re.findall(r": epoch (\d+)( of .*)\n", text):
+            if int(epoch) > self._epoch:
+                self._progress.add(int(epoch) - self._epoch, f"{self._name}, epoch {epoch}{rest}")
+                self._epoch = int(epoch)
 
 
 if __name__ == "__main__":

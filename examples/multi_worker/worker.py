@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks.report import write_whole
     from examples.mnist_sigmoid.data import load
     from examples.multi_replica.training import Settings, train
+    from examples.multi_worker.epochs import ShowEpochs
     from kerasbn.distribute import BackupAndRestore, MultiWorkerMirroredStrategy
 
     several = "TF_CONFIG" in os.environ
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     backup = BackupAndRestore(options.out / "backup", double_checkpoint=True)
     start = time.perf_counter()
     try:
-        model, history = train(strategy, settings, data, [backup], verbose=2 if first else 0)
+        model, history = train(strategy, settings, data, [backup, *([ShowEpochs(settings.epochs)] if first else [])])
     except tf.errors.OpError as error:
         if "Collective ops is aborted" not in str(error):
             raise

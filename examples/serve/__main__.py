@@ -16,6 +16,7 @@ DESCRIPTION = (
     "Trains a small network with batch normalization, estimates its population statistics, folds them into the "
     "convolutions, and exports it. Prints accuracy and latency of each stage; the files stay in --out."
 )
+STAGES = 7
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,10 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, out: Path) -> None:
+    import keras
     import tensorflow as tf
-    from tqdm.keras import TqdmCallback
 
     import kerasbn
+    from benchmarks.progress import Progress
     from examples.accelerate.data import load
     from examples.serve import formats
     from examples.serve.network import train
@@ -59,24 +61,27 @@ def _run(options: argparse.Namespace, out: Path) -> None:
         off = "" if reference is None else f"{abs(logits - reference).max():.1e}"
         milliseconds = sorted(times)[len(times) // 2] * 1e3
         rows.append((stage, f"{(logits.argmax(-1) == y).mean():.2%}", f"{milliseconds:.2f}", off))
-        print(f"{stage}: {rows[-1][1]}, {rows[-1][2]} ms", flush=True)
+        progress.add(1, f"{stage}: {rows[-1][1]}, {rows[-1][2]} ms", keep=True)
         return logits
 
-    bar = TqdmCallback(verbose=0, ascii=True)
-    model = train(images, options.epochs, options.seed, [bar])
-    measure("trained, moving averages", formats.in_keras(model))
-    kerasbn.recalibrate(model, images.x_train)
-    reference = measure("recalibrated", formats.in_keras(model))
-    changes: list = []
-    folded = kerasbn.fold(model, changes=changes)
-    measure("folded", formats.in_keras(folded))
-    measure("SavedModel", formats.saved_model(folded, out / "saved_model"))
-    measure("TFLite, float32", formats.tflite(out / "saved_model", out / "float32.tflite"))
-    measure("TFLite, int8", formats.tflite(out / "saved_model", out / "int8.tflite", images.x_train[:200]))
-    try:
-        measure("ONNX", formats.onnx(folded, out / "model.onnx"))
-    except formats.NotInstalled as missing:
-        print(f"ONNX: left out, as it needs {missing}")
+    def show(epoch, logs):
+        progress.add(1, f"epoch {epoch + 1} of {options.epochs}, accuracy={logs['accuracy']:.4f}")
+
+    with Progress("serving", total=options.epochs + STAGES) as progress:
+        model = train(images, options.epochs, options.seed, [keras.callbacks.LambdaCallback(on_epoch_end=show)])
+        measure("trained, moving averages", formats.in_keras(model))
+        kerasbn.recalibrate(model, images.x_train)
+        reference = measure("recalibrated", formats.in_keras(model))
+        changes: list = []
+        folded = kerasbn.fold(model, changes=changes)
+        measure("folded", formats.in_keras(folded))
+        measure("SavedModel", formats.saved_model(folded, out / "saved_model"))
+        measure("TFLite, float32", formats.tflite(out / "saved_model", out / "float32.tflite"))
+        measure("TFLite, int8", formats.tflite(out / "saved_model", out / "int8.tflite", images.x_train[:200]))
+        try:
+            measure("ONNX", formats.onnx(folded, out / "model.onnx"))
+        except formats.NotInstalled as missing:
+            progress.say(f"ONNX: left out, as it needs {missing}")
     print(f"\n{table(rows)}\n\n{chr(10).join(map(str, changes))}\n\nFiles: {out}")
 
 

@@ -63,20 +63,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from benchmarks.progress import Progress
     from examples.accelerate.data import load
+    from examples.progress import share
     from examples.understanding import report
 
     results = _results(options, tuple(options.normalized or NETWORK_LABELS))
     images = load(options.dataset, options.data_dir, options.download, command="examples.understanding")
     images = replace(images, x_test=images.x_test[: options.test_images], y_test=images.y_test[: options.test_images])
-    for part in options.only:
-        _measure(part, images, results[part], options.seeds)
+    planned = [
+        (part, name, seed) for part in options.only for seed in range(options.seeds) for name in results[part].networks
+    ]
+    with Progress("measuring", len(planned), sum(share(results[part], *of) for part, *of in planned)) as progress:
+        for part, name, seed in planned:
+            title = f"{part}, {name}, seed {seed + 1} of {options.seeds}"
+            _measure(progress, part, images, results[part], name, seed, title)
     command.show(report.as_text(options.out), report.write(options.out))
 
 
-def _measure(part: str, images: Any, results: Any, seeds: int) -> None:
-    """All of one part that is not there yet."""
-    from examples.progress import with_bar
+def _measure(progress: Any, part: str, images: Any, results: Any, name: str, seed: int, title: str) -> None:
+    """One network of one part, unless it is there."""
+    from examples.progress import train_to_end
     from examples.understanding import looking, training
 
     look: dict[str, Callable[..., Any]] = {
@@ -84,14 +91,12 @@ def _measure(part: str, images: Any, results: Any, seeds: int) -> None:
         "step_size": looking.losses,
         "divergence": looking.moments,
     }
-    for seed in range(seeds):
-        for name in results.networks:
-            title = f"{part}, {name}, seed {seed + 1} of {seeds}"
-            if part == "rates":
-                with_bar(results, results.run(name, seed), title, partial(training.train, images))
-            elif not results.has(name, seed):
-                print(title, file=sys.stderr, flush=True)
-                results.add(look[part](images, results, name, seed))
+    if part == "rates":
+        train_to_end(progress, results, results.run(name, seed), title, partial(training.train, images), weight=1.0)
+    elif not results.has(name, seed):
+        progress.add(0, title)
+        results.add(look[part](images, results, name, seed))
+        progress.add(1)
 
 
 def _results(options: argparse.Namespace, normalized: tuple[str, ...]) -> dict[str, Any]:

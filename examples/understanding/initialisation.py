@@ -67,8 +67,7 @@ def _report(source: Path, out: Path) -> None:
 
 
 def _run(options: argparse.Namespace, out: Path) -> None:
-    from tqdm import tqdm
-
+    from benchmarks.progress import Progress
     from examples.accelerate.data import load
     from examples.understanding.initial_measurements import plan, pool
     from examples.understanding.initial_results import Results, Settings
@@ -83,13 +82,15 @@ def _run(options: argparse.Namespace, out: Path) -> None:
     )
     results = Results.open(out, settings)
     images = pool(load(options.dataset, options.data_dir, options.download, "examples.understanding.initialisation"))
-    with tqdm(plan(settings, images, options.initializers, options.seeds), unit="network", ascii=True) as bar:
-        for each in bar:
-            run = results.run(each.network, each.seed)
-            if not results.has_ended(run):
-                bar.set_postfix_str(f"{each.network}, seed {each.seed + 1}")
-                run.values = each.measure()
-                results.save()
+    planned = plan(settings, images, options.initializers, options.seeds)
+    ended = {(run.network, run.seed) for run in results.runs if results.has_ended(run)}
+    left = [each for each in planned if (each.network, each.seed) not in ended]
+    with Progress("measuring", len(planned), len(planned) - len(left)) as progress:
+        for each in left:
+            progress.add(0, f"{each.network}, seed {each.seed + 1} of {options.seeds}")
+            results.run(each.network, each.seed).values = each.measure()
+            results.save()
+            progress.add(1)
     _report(out, out)
 
 

@@ -165,6 +165,9 @@ class _Entries(AnyResults):
     def is_complete(self, run: Any) -> bool:
         return True
 
+    def has_ended(self, run: Any) -> bool:
+        return True
+
     def has(self, name: str, seed: int) -> bool:
         """Whether it was measured."""
         return any((run.network, run.seed) == (name, seed) for run in self.runs)
