@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import progress, tables
+from benchmarks.ending import ADVICE, ended
 
 QUICK_FOLDER = Path("runs/benchmarks")
 LARGE = ["--repeats", "20", "--shapes", "32x56x56x64", "64x28x28x256", "128x14x14x512", "128x32x32x16", "64x32x32x16"]
@@ -77,4 +78,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))

@@ -8,6 +8,7 @@ multiplication and addition each, because a ReLU is behind them and a sum, a con
 import sys
 
 from benchmarks import options
+from benchmarks.ending import ADVICE, ended
 from benchmarks.options import MODES
 
 #: Networks, the pixels that they were made for, and the range of values: EfficientNet scales images itself.
@@ -47,7 +48,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the imports of what is measured, which take seconds
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import keras
 import numpy as np

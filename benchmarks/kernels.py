@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from benchmarks import options
+from benchmarks.ending import ADVICE, ended
 
 SHAPES = [
     (32, 56, 56, 64),
@@ -65,7 +66,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the imports of what is measured, which take seconds
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import contextlib
 import math

@@ -5,11 +5,13 @@ training mode, by each library in a compiled function or graph, in a process of 
 float64 from the same float32 values. A library that is not installed is left out.
 """
 
+import sys
 from importlib.util import find_spec
 
 import numpy as np
 
 from benchmarks import fresh, options, report
+from benchmarks.ending import ADVICE, ended
 from benchmarks.progress import Progress
 
 MEANS = (0.0, 1e2, 1e4, 1e6)
@@ -111,4 +113,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main, ADVICE))

@@ -7,6 +7,7 @@ compiled, and Linux ends a process that has too many maps; so what is left must 
 import sys
 
 from benchmarks import options
+from benchmarks.ending import ADVICE, ended
 
 MODELS, QUICK_MODELS = 25, 4
 SIZES, QUICK_SIZES = 100, 6
@@ -24,7 +25,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the imports of what is measured, which take seconds
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import gc
 import itertools

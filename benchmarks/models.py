@@ -8,6 +8,7 @@ backward, SGD, moving statistics; kernels are compiled by then.
 import sys
 
 from benchmarks import each_network
+from benchmarks.ending import ADVICE, ended
 
 
 def main(arguments=None):
@@ -23,7 +24,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the imports of what is measured, which take seconds
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import statistics
 

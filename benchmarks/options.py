@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,31 @@ def parser(name: str, documentation: str, *, quick: str, repeats: str, example: 
     )
     parser.add_argument("--quick", action="store_true", help=f"for a look: {quick}")
     parser.add_argument("--repeats", type=at_least_one, metavar="N", help=f"rounds (default: {repeats})")
+    add_out(parser, name)
+    return parser
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds `--out`, a file that can be written."""
     parser.add_argument(
         "--out",
-        type=Path,
-        default=Path(f"runs/benchmarks/{name}.json"),
+        type=writable,
+        default=f"runs/benchmarks/{name}.json",
         metavar="FILE",
         help="where the JSON goes (default: %(default)s)",
     )
-    return parser
+
+
+def writable(text: str) -> Path:
+    """A path for argparse that something can be written to, as far as that is known before: measuring takes long."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file. Received a folder: {text}")
+    special = path.exists() and not path.is_file()  # such as /dev/stdout
+    there = path if special else next(each for each in path.absolute().parents if each.exists())
+    if not (special or there.is_dir()) or not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {there} is read-only, or no folder")
+    return path
 
 
 def add_choice(parser: argparse.ArgumentParser, name: str, choices: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import options, tables
+from benchmarks.ending import ADVICE, ended
 
 
 def main(arguments=None):
@@ -27,7 +28,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the import of Matplotlib, which takes long
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import io
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import options
+from benchmarks.ending import ADVICE, ended
 
 STEPS, FEWEST = 20_000, 80
 
@@ -22,13 +23,7 @@ def main(arguments=None):
         epilog="Example: python -m benchmarks.soak --steps 2000",
     )
     parser.add_argument("--steps", type=options.at_least_one, default=STEPS, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/benchmarks/soak.json"),
-        metavar="FILE",
-        help="where the JSON goes (default: %(default)s)",
-    )
+    options.add_out(parser, "soak")
     chosen = parser.parse_args(arguments)
     if chosen.steps < FEWEST:
         parser.error(f"argument --steps: must be at least {FEWEST}, of which a quarter is warm-up, got {chosen.steps}")
@@ -36,7 +31,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the imports of what is measured, which take seconds
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import gc
 import statistics

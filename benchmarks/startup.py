@@ -8,6 +8,7 @@ seen, one step each. Under XLA (`compile(jit_compile=True)`) the first two steps
 import sys
 
 from benchmarks import each_network
+from benchmarks.ending import ADVICE, ended
 
 
 def main(arguments=None):
@@ -25,7 +26,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":  # above the imports of what is measured, which take seconds
-    sys.exit(main())
+    sys.exit(ended(main, ADVICE))
 
 import itertools
 import statistics

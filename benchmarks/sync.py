@@ -8,8 +8,10 @@ device. Collectives and bytes are those that one replica sends in a step for one
 import functools
 import itertools
 import os
+import sys
 
 from benchmarks import fresh, options, report
+from benchmarks.ending import ADVICE, ended
 from benchmarks.progress import Progress
 from benchmarks.timing import WARM_UP, in_rounds, median_ratio, medians, timed
 
@@ -138,4 +140,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main, ADVICE))

@@ -8,10 +8,12 @@ measured: latency and bandwidth are what you say.
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks import options, report
+from benchmarks.ending import ADVICE, ended
 
 REPLICAS = (8, 64, 1024)
 FLOAT = 4  # bytes
@@ -111,4 +113,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main, ADVICE))

@@ -3,11 +3,13 @@
 import argparse
 import importlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.ending import ADVICE, ended
 
 FOLDER = Path("docs/performance")
 
@@ -85,4 +87,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main, ADVICE))

@@ -8,13 +8,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+from benchmarks.ending import ended
 from examples.errors import Refused
 from examples.folder import held
 from examples.results import ResultsMissing
 
+UNWRITTEN = "Make room, or name another folder with `--out`."
+GOES_ON = " What was measured is kept; the same command goes on from there."
+
 
 def run(work: Callable[[], int | None], out: Path | None = None, goes_on: bool = True) -> int:
     """The exit code of a command: 0, 2 with a sentence if it cannot do what it is asked, 130 if it is interrupted.
+
+    What cannot be written, as on a full disk, is one of the things that it cannot do.
 
     Args:
         work: What it does. It may give another exit code, if it failed otherwise and has said so.
@@ -23,7 +29,7 @@ def run(work: Callable[[], int | None], out: Path | None = None, goes_on: bool =
     """
     try:
         with nullcontext() if out is None else held(out):
-            return work() or 0
+            return ended(work, UNWRITTEN + GOES_ON * goes_on)
     except ModuleNotFoundError as error:
         print(f'This example needs {error.name}, which is not installed: pip install -e ".[examples]"', file=sys.stderr)
         return 2
@@ -31,8 +37,7 @@ def run(work: Callable[[], int | None], out: Path | None = None, goes_on: bool =
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = " What was measured is kept; the same command goes on from there." if goes_on else ""
-        print(f"Interrupted.{kept}", file=sys.stderr)
+        print(f"Interrupted.{GOES_ON * goes_on}", file=sys.stderr)
         return 130
 
 
@@ -46,8 +51,9 @@ def report(
     """The exit code of `python -m examples.NAME.report RESULTS`, which prints tables and draws figures.
 
     That module has a function `make` of the results and of the folder for what is made of them, beside them if it is
-    `None`; it writes all, and returns what is printed and the files. The module is imported once the options are read
-    and there is something to report on: help and mistakes do not wait for TensorFlow and Matplotlib.
+    `None`; it returns what is printed, and a function that writes the files and returns their paths. The module is
+    imported once the options are read and there is something to report on: help and mistakes do not wait for
+    TensorFlow and Matplotlib.
 
     Args:
         arguments: Of the command line.
@@ -70,7 +76,7 @@ def report(
         module = importlib.import_module(f"examples.{name}.report")
         show(*module.make(options.results, options.out))
 
-    return run(make)
+    return run(make, goes_on=False)
 
 
 def check_exists(results: Path) -> None:
@@ -85,6 +91,7 @@ def check_exists(results: Path) -> None:
         )
 
 
-def show(text: str, files: list[Path]) -> None:
-    """Prints what an experiment found, and where it is."""
-    print(f"\n{text}\n\nWritten: {', '.join(map(str, files))}")
+def show(text: str, write: Callable[[], list[Path]]) -> None:
+    """Prints what an experiment found, also where `write` then fails, and the paths that `write` returns."""
+    print(f"\n{text}\n")
+    print(f"Written: {', '.join(map(str, write()))}")

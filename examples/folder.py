@@ -28,6 +28,7 @@ def held(folder: Path) -> Iterator[None]:
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise FolderUnusable(f"{folder} cannot be used as `--out`: {error.strerror}. Name another folder.") from error
@@ -38,6 +39,17 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
         if made and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def check_writable(folder: Path) -> None:
+    """Looks whether files can be made in `folder`, before anything is measured for them.
+
+    Raises:
+        OSError: If not.
+    """
+    if not os.access(folder, os.W_OK):
+        error = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(error, os.strerror(error), str(folder))
 
 
 def _lock(descriptor: int, folder: Path) -> None:

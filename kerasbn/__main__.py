@@ -1,6 +1,7 @@
 """`python -m kerasbn`: diagnose, recalibrate, fold and convert models from the shell."""
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,10 +14,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     options = parser().parse_args(arguments)
     try:
-        return _run(options)
+        status = _run(options)
+        sys.stdout.flush()  # here, where an error can be told
+        return status
     except KeyboardInterrupt:
         print("Interrupted. Nothing was written.", file=sys.stderr)
         return 130
+    except OSError as error:  # of stdout, whose rest goes nowhere: Python would fail at it again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(refusal(options, f"The output cannot be written: {error.strerror}."), file=sys.stderr)
+        return 2
 
 
 def _run(options: argparse.Namespace) -> int:

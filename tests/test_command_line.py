@@ -1,5 +1,7 @@
 """`python -m kerasbn`: each command on files, what it refuses, and that it then writes nothing."""
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -121,6 +123,19 @@ def test_wrong_options_are_named(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(options)
     assert message in capsys.readouterr().err
+
+
+def test_an_output_that_is_full(model, data, tmp_path, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def fileno(self):
+            return os.open(tmp_path / "discarded", os.O_CREAT | os.O_WRONLY)
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["diagnose", str(model), "--data", str(data), "--json"]) == 2
+    assert "The output cannot be written: No space left on device." in capsys.readouterr().err
 
 
 def test_as_a_command():

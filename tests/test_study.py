@@ -2,9 +2,11 @@
 
 import argparse
 import csv
+import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,7 @@ pytest.importorskip("keras_tuner")
 pytest.importorskip("tensorboard")
 pytest.importorskip("matplotlib")
 
-from tuning import report, results, run, study, summary
+from tuning import report, results, run, settings, study, summary
 from tuning.cluster import finished
 from tuning.settings import chosen
 
@@ -154,6 +156,103 @@ def test_a_log_is_short(tmp_path, monkeypatch, capsys):
     assert first == "study: started" and len(way) == 9 and last.startswith("study: done after")
     assert all("% after" in line and ": trial " in line for line in way)
     assert last.endswith("largest stable rate, normalized, seed 2: 99 is not stable")
+
+
+def partial(uninterrupted, out, trials):
+    """The folder of a study that was killed after some of its trials."""
+    shutil.copytree(uninterrupted, out)
+    (out / "results.json").unlink()
+    shutil.rmtree(out / "report")
+    for folder in (out / "trials").glob("trial_*"):
+        if folder.name.removeprefix("trial_") not in trials:
+            (folder / "trial.json").write_text((folder / "trial.json").read_text().replace("COMPLETED", "RUNNING"))
+    return out
+
+
+@pytest.mark.parametrize("trials", ["012", "0", "2", "1"])  # trial 2 and 3 diverge
+def test_a_study_that_was_killed_has_a_report(trials, uninterrupted, tmp_path, capsys):
+    """Before, it was sent to `python -m tuning.study`, which refused it without `--resume`."""
+    out = partial(uninterrupted, tmp_path / "out", trials)
+    assert report.main([str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"\n{len(trials)} of 4 trials have ended.\n" in printed and "arm " in printed
+    assert sorted(path.name for path in (out / "report").iterdir()) == FILES
+    (advice,) = re.findall(r"To go on: python -m tuning.study (.*)", printed)
+    options = study.parser().parse_args(shlex.split(advice))
+    assert options.resume and options.out == out
+    settings.check(out, chosen(options), resume=True)  # which refuses other settings
+
+
+def test_what_is_missing_of_a_study(uninterrupted, tmp_path, capsys):
+    out = partial(uninterrupted, tmp_path / "out", "01")
+    content = json.loads((out / "study.json").read_text()) | {"stable_steps": 8}
+    (out / "study.json").write_text(json.dumps(content))
+    (out / "trials" / "trial_1" / "executions.json").write_text("[")
+    assert report.main([str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 4 trials have ended." in printed and "The largest stable rates are missing." in printed
+    assert re.search(r"trial_1 cannot be read \(JSONDecodeError.*it is left out", printed)
+    assert "The largest stable learning rates were not found yet." in printed
+    (out / "stable.json").write_text("{")
+    assert report.main([str(out)]) == 0 and "stable.json cannot be read" in capsys.readouterr().out
+
+    out = partial(uninterrupted, tmp_path / "none", "")
+    assert report.main([str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "There are no results in" in said and "0 of 4 trials" in said and said.rstrip().endswith("--resume")
+    (out / "study.json").write_text("{")
+    assert report.main([str(out)]) == 2 and "study.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_study_that_was_extended_and_interrupted(uninterrupted, tmp_path, capsys):
+    """Its `results.json` is that of before: the trials that came since are shown, too."""
+    out = shutil.copytree(uninterrupted, tmp_path / "out")
+    content = json.loads((out / "study.json").read_text()) | {"trials": 6}
+    (out / "study.json").write_text(json.dumps(content))
+    assert report.main([str(out)]) == 0 and "4 of 6 trials have ended." in capsys.readouterr().out
+
+
+def fails(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "out/file")
+
+
+def test_a_report_that_cannot_be_written_is_printed(uninterrupted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Path, "write_bytes", fails(FULL))
+    assert report.main([str(uninterrupted), "--out", str(tmp_path / "out")]) == 2
+    output = capsys.readouterr()
+    assert "arm " in output.out and "Report" not in output.out
+    assert output.err.endswith("rates.png: No space left on device. Make room, or name another folder with `--out`.\n")
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_study(uninterrupted, tmp_path, monkeypatch, capsys):
+    out = partial(uninterrupted, tmp_path / "out", "0123")
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write", fails(FULL))
+        assert study.main([*SMALL, "--out", str(out), "--resume"]) == 2
+    output = capsys.readouterr()
+    assert "arm " in output.out and "The best one is" in output.out and "Results" not in output.out
+    assert (
+        "out/file: No space left on device. Make room. Finished trials are kept: the same command with --resume"
+        in output.err
+    )
+    assert study.main([*SMALL, "--out", str(out), "--resume"]) == 0 and (out / "results.json").exists()
+
+
+def test_a_disk_that_is_full_in_a_trial_is_no_fault_of_the_trial(uninterrupted, tmp_path, monkeypatch, capsys):
+    """Before, Keras Tuner took the trial for one that cannot be run, and never ran it again."""
+    out = partial(uninterrupted, tmp_path / "out", "012")
+    with monkeypatch.context() as patch:
+        patch.setattr("kerasbn.tuner.tuners.whole", fails(FULL))
+        assert study.main([*SMALL, "--out", str(out), "--resume"]) == 2
+    assert "out/file: No space left on device. Make room." in capsys.readouterr().err
+    assert finished(out) == ["0", "1", "2"]
+    assert study.main([*SMALL, "--out", str(out), "--resume"]) == 0 and finished(out) == ["0", "1", "2", "3"]
 
 
 def trial_files(out):

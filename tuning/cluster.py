@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from examples.multi_worker.cluster import free_ports, how_it_ended
-from tuning.results import ended
-from tuning.search import PROJECT
+from tuning.results import PROJECT, ended
 
 HOST = "127.0.0.1"
 #: Seconds between two looks at the processes.

@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from examples import command
 from examples.options import positive
-from tuning.results import ResultsMissing, Study, read
+from tuning.partial import find
+from tuning.results import ResultsMissing, Study
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,19 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--tensorboard", type=Path, metavar="DIR", help="write the trials for TensorBoard's HParams, too"
     )
     options = parser.parse_args(arguments)
-    try:
-        study = read(options.results)
-    except ResultsMissing as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command.run(lambda: _run(options), goes_on=False)
+
+
+def _run(options: argparse.Namespace) -> None:
+    study, missing = find(options.results)
     if not study.trials:
-        print(f"The study in {options.results} has no trial that ended yet.", file=sys.stderr)
-        return 2
+        raise ResultsMissing(f"The study in {options.results} has no trial that ended yet.")
     beside = options.results if options.results.is_dir() else options.results.parent
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow, which comes next, reads it
-    return importlib.import_module("tuning.report").make(
-        study, options.out or beside / "report", options.target, options.tensorboard
-    )
+    module = importlib.import_module("tuning.report")
+    module.make(study, missing, options.out or beside / "report", options.target, options.tensorboard)
 
 
 if __name__ == "__main__":  # above the imports of what draws, which take seconds
@@ -100,13 +100,12 @@ def table(study: Study, target: float | None = None) -> str:
     return columns(summary.table(study, summary.target(study) if target is None else target))
 
 
-def make(study: Study, folder: Path, target: float | None, tensorboard: Path | None) -> int:
-    """Writes the report and prints what is in it; returns the exit status."""
-    written = write(study, folder, target)
-    print(f"{table(study, target)}\n\n{summary.conclusion(study)}\n\nReport: {written}")
+def make(study: Study, missing: list[str], folder: Path, target: float | None, tensorboard: Path | None) -> None:
+    """Prints what is in the report, and what is missing of the study; then writes the report."""
+    print("\n\n".join([table(study, target), summary.conclusion(study), *missing]))
+    print(f"\nReport: {write(study, folder, target)}")
     if tensorboard:
         from tuning import hparams
 
         hparams.write(study, tensorboard)
         print(f"For TensorBoard: tensorboard --logdir {tensorboard}")
-    return 0

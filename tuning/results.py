@@ -12,6 +12,8 @@ from examples.parsed import parsed
 from examples.parsed import read as parse
 
 FILE = "results.json"
+#: In the folder of a study: what Keras Tuner keeps, and the largest stable rates.
+PROJECT, STABLE = "trials", "stable.json"
 ARMS = ("plain", "normalized")
 METRIC = "val_accuracy"
 #: What is kept of each training.
@@ -119,7 +121,7 @@ class Study:
 
 def collect(out: Path, settings: dict[str, Any], stable: dict[str, list[float | None]] | None) -> Study:
     """The study in a folder, as far as it is."""
-    trials = [read_trial(folder) for folder in sorted((out / "trials").glob("trial_*")) if ended(folder)]
+    trials = [read_trial(folder) for folder in sorted((out / PROJECT).glob("trial_*")) if ended(folder)]
     return Study(settings, trials, stable)
 
 

@@ -7,48 +7,63 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ending import ended
 from benchmarks.progress import Progress
 from examples.errors import Refused
 from examples.folder import held
 from tuning import report, results, summary
 from tuning.cluster import Cluster, WorkerLost, finished
 from tuning.recovery import mend
-from tuning.results import ARMS, Trial
-from tuning.search import PROJECT, STABLE, oracle, search, stable_rates
+from tuning.results import ARMS, PROJECT, STABLE, Study, Trial
+from tuning.search import oracle, search, stable_rates
 from tuning.settings import Settings, begin
 from tuning.space import Data, data
 
 
 def main(options: argparse.Namespace, out: Path, asked: Settings) -> int:
     """Runs the study that was asked for. The exit code is 2 for what cannot be run, 130 for an interrupt."""
+    go_on = (
+        f"Finished trials are kept: the same command with --resume goes on. `python -m tuning.report {out}` shows them."
+    )
     try:
-        if options.chief:
-            return member(options, out, asked)
-        images = data(options.dataset, options.data_dir, options.download)
-        with ExitStack() as stack:
-            with held(out):
-                _begin(out, asked, options.resume)
-                print(f"{described(asked)}\nFolder: {out}", flush=True)
-                progress = stack.enter_context(_progress(out, asked))
-                if options.workers == 1:
-                    _search(out, asked, images, progress)
-            if options.workers > 1:
-                _search_together(out, asked, options, progress)  # whose chief holds the folder
-            with held(out):
-                stable = _stable(out, asked, images, progress) if asked.stable_steps else None
-                study = results.collect(out, asked.content(), stable)
-                results.write(study, out / results.FILE)
-                page = report.write(study, out / "report")
+        return ended(lambda: _run(options, out, asked), f"Make room. {go_on}")
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
     except WorkerLost as error:
-        print(f"{error}\nFinished trials are kept: the same command with --resume goes on.", file=sys.stderr)
+        print(f"{error}\n{go_on}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished trials are kept: the same command with --resume goes on.", file=sys.stderr)
+        print(f"\nInterrupted. {go_on}", file=sys.stderr)
         return 130
-    print(f"\n{report.table(study)}\n\n{summary.conclusion(study)}\n\nResults: {out / results.FILE}\nReport: {page}")
+
+
+def _run(options: argparse.Namespace, out: Path, asked: Settings) -> int:
+    if options.chief:
+        return member(options, out, asked)
+    images = data(options.dataset, options.data_dir, options.download)
+    with ExitStack() as stack:
+        with held(out):
+            _begin(out, asked, options.resume)
+            print(f"{described(asked)}\nFolder: {out}", flush=True)
+            progress = stack.enter_context(_progress(out, asked))
+            if options.workers == 1:
+                _search(out, asked, images, progress)
+        if options.workers > 1:
+            _search_together(out, asked, options, progress)  # whose chief holds the folder
+        with held(out):
+            stable = _stable(out, asked, images, progress) if asked.stable_steps else None
+            return _finish(out, results.collect(out, asked.content(), stable))
+
+
+def _finish(out: Path, study: Study) -> int:
+    """Prints what was found, then writes it; the exit status."""
+    if not study.trials:
+        print(f"No trial of the study in {out} has ended without an error.", file=sys.stderr)
+        return 1
+    print(f"\n{report.table(study)}\n\n{summary.conclusion(study)}\n")
+    results.write(study, out / results.FILE)
+    print(f"Results: {out / results.FILE}\nReport: {report.write(study, out / 'report')}")
     return 0
 
 
@@ -100,11 +115,7 @@ def _search(out: Path, asked: Settings, images: Data, progress: Progress) -> Non
 
 def _search_together(out: Path, asked: Settings, options: argparse.Namespace, progress: Progress) -> None:
     """The same by several processes."""
-    command = [f"--out={out}", f"--dataset={asked.dataset}", f"--trials={asked.trials}", f"--seeds={asked.seeds}"]
-    command += [f"--steps={asked.steps}", f"--oracle={asked.oracle}", f"--objective={asked.objective}"]
-    command += [f"--target={asked.target}", f"--learning-rate={asked.learning_rate}"]
-    command += ["--factors", *map(str, asked.factors), f"--stable-steps={asked.stable_steps}"]
-    command += ["--vary", *asked.vary] if asked.vary else []
+    command = [f"--out={out}", *asked.options()]
     command += [f"--data-dir={options.data_dir}"] if options.data_dir else []
     done = finished(out)
     with Cluster(out, command, options.workers, options.restarts) as cluster:

@@ -12,13 +12,11 @@ from benchmarks.report import write_whole
 from examples.parsed import parsed, read
 from kerasbn.tuner import largest_stable_learning_rate
 from tuning.oracles import ORACLES
-from tuning.results import ARMS
+from tuning.results import ARMS, PROJECT, STABLE
 from tuning.settings import CannotRun, Settings
 from tuning.space import BATCH_SIZE, BATCH_SIZES, VARIED, Data, network
 from tuning.trials import Seeded, ShowSteps, Tuner
 
-PROJECT = "trials"
-STABLE = "stable.json"
 #: Not 0, which Keras Tuner takes for none.
 ORACLE_SEED = 1
 #: Arguments of `BatchNorm`: trainings are short, and moving statistics must keep up.

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.report import write_whole
 from examples.errors import Refused
 from examples.parsed import parsed, read
-from tuning.results import METRIC
+from tuning.results import METRIC, PROJECT
 
 FILE = "study.json"
 OBJECTIVES = ("final", "area", "steps")
@@ -46,6 +46,22 @@ class Settings:
     def content(self) -> dict[str, Any]:
         """As it is written to files."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def options(self) -> list[str]:
+        """The options of `python -m tuning.study` that ask for these settings."""
+        names = (
+            "dataset",
+            "trials",
+            "seeds",
+            "steps",
+            "oracle",
+            "objective",
+            "target",
+            "learning_rate",
+            "stable_steps",
+        )
+        given = [f"--{name.replace('_', '-')}={getattr(self, name)}" for name in names]
+        return [*given, "--factors", *map(str, self.factors), *(["--vary", *self.vary] if self.vary else [])]
 
     def measured(self) -> Any:
         """The objective."""
@@ -105,7 +121,7 @@ def check(out: Path, asked: Settings, resume: bool) -> None:
     if not file.exists():
         if resume:
             raise CannotRun(f"There is no study in {out} to go on with. Leave out `--resume` to begin one.")
-        if (out / "trials").exists():
+        if (out / PROJECT).exists():
             raise CannotRun(
                 f"{out} has trials but no {FILE} that says what they are of. Nothing was changed. Name another folder "
                 "with `--out`."

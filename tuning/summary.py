@@ -70,7 +70,8 @@ def conclusion(study: Study) -> str:
 
 def _stable(study: Study) -> str:
     if not study.stable:
-        return "The largest stable learning rates were not asked for."
+        asked_for = study.settings.get("stable_steps")
+        return f"The largest stable learning rates were not {'found yet' if asked_for else 'asked for'}."
     rates = {arm: [rate if rate is not None else float("nan") for rate in study.stable[arm]] for arm in ARMS}
     found = StableRates({}, rates)
     means = {arm: found.rate(arm).mean for arm in ARMS}

@@ -12,6 +12,10 @@ from kerasbn.tuner import DivergenceAware, HigherLearningRate
 from tuning.space import BATCH_SIZE, Data
 
 
+class DiskFailed(keras_tuner.errors.FatalError, OSError):
+    """The results of a trial cannot be written."""
+
+
 class Tuner(DivergenceAware, keras_tuner.Tuner):
     """Runs the trials of a study.
 
@@ -28,6 +32,13 @@ class Tuner(DivergenceAware, keras_tuner.Tuner):
     def __init__(self, *, on_trial: Callable[[str], None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._on_trial = on_trial
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """One trial. A full disk, which is no fault of the trial, ends the search: resumed, it runs the trial again."""
+        try:
+            return super().run_trial(trial, *args, **kwargs)
+        except OSError as error:
+            raise DiskFailed(error.errno, error.strerror, error.filename) from error
 
     def on_trial_begin(self, trial: Any) -> None:
         super().on_trial_begin(trial)

@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
         for network, seed in planned:
             title = f"{network}, seed {seed + 1} of {options.seeds}"
             train_to_end(progress, results, results.run(network, seed), title, partial(train, images))
-    command.show(report.table(results), [results.path, *report.write(results, options.out)])
+    command.show(report.table(results), lambda: [results.path, *report.write(results, options.out)])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> None:
         for name, seed in planned:
             title = f"{name}, seed {seed + 1} of {options.seeds}"
             train_to_end(progress, results, results.run(name, seed), title, partial(train, images), weight)
-    command.show(report.as_text(results), [results.path, *report.write(results, options.out)])
+    command.show(report.as_text(results), lambda: [results.path, *report.write(results, options.out)])
 
 
 def _parser() -> argparse.ArgumentParser:

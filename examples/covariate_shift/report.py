@@ -178,13 +178,13 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
-    """The tables of the results in `path`, and the files that were written.
+def make(path: Path, out: Path | None) -> tuple[str, Callable[[], list[Path]]]:
+    """The tables of the results in `path`, and what writes the files.
 
     Raises:
-        ResultsMissing: If there is nothing to be written.
+        ResultsMissing: If there is nothing to be shown.
     """
     results = Results.read(path)
     if not any(map(results.compared, COMPARISONS)):
         raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.covariate_shift`.")
-    return as_text(results), write(results, out or results.folder)
+    return as_text(results), lambda: write(results, out or results.folder)

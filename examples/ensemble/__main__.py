@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
                 title = f"{results.networks[name].label}, ensemble {seed + 1} of {options.ensembles}"
                 train_to_end(progress, results, results.run(name, seed), title, partial(train, images))
             evaluate(images, results, seed)
-    command.show(report.as_text(results), [results.path, *report.write(results, out)])
+    command.show(report.as_text(results), lambda: [results.path, *report.write(results, out)])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # above the imports of `make`, which take seconds
     sys.exit(main())
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,13 @@ def _figure(results: Results) -> bytes:
     return buffer.getvalue()
 
 
-def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
-    """The tables of the results in `path`, and the files that were written.
+def make(path: Path, out: Path | None) -> tuple[str, Callable[[], list[Path]]]:
+    """The tables of the results in `path`, and what writes the files.
 
     Raises:
-        ResultsMissing: If there is nothing to be written.
+        ResultsMissing: If there is nothing to be shown.
     """
     results = Results.read(path)
     if not results.summary()["networks"]:
         raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.ensemble`.")
-    return as_text(results), write(results, out or results.folder)
+    return as_text(results), lambda: write(results, out or results.folder)

@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
                 "`--search-rates`, and another `--out`."
             )
         train_all(chosen, options.seeds)
-    command.show(report.as_text(results), [results.path, *report.write(results, out)])
+    command.show(report.as_text(results), lambda: [results.path, *report.write(results, out)])
 
 
 def _each(names: Iterable[str], seeds: int) -> list[tuple[str, int]]:

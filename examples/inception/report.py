@@ -17,7 +17,7 @@ if __name__ == "__main__":  # above the imports of `make`, which take seconds
     sys.exit(main())
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +165,13 @@ def _crosses(ax: Any, name: str, dead: Sequence[Measured], against_time: bool, l
     ax.plot(x, y, linestyle="none", marker="X", markersize=8, color=COLORS[name], label=label, zorder=5, clip_on=False)
 
 
-def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
-    """The tables of the results in `path`, and the files that were written.
+def make(path: Path, out: Path | None) -> tuple[str, Callable[[], list[Path]]]:
+    """The tables of the results in `path`, and what writes the files.
 
     Raises:
-        ResultsMissing: If there is nothing to be written.
+        ResultsMissing: If there is nothing to be shown.
     """
     results = Results.read(path)
     if not any(map(results.ended, NETWORKS)):
         raise ResultsMissing(f"No training of {results.path} has ended yet. Run `python -m examples.inception`.")
-    return as_text(results), write(results, out or results.folder)
+    return as_text(results), lambda: write(results, out or results.folder)

@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any], out: Path) -> No
                 progress.add(0, f"{NETWORKS[network]}, {of}")
                 trainer.train(cell, results.run(cell.name, seed), lambda run: None)
                 progress.add(1)
-    command.show(report.as_text(results), [results.path, *report.write(results, out)])
+    command.show(report.as_text(results), lambda: [results.path, *report.write(results, out)])
 
 
 def _parser() -> argparse.ArgumentParser:

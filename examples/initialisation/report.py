@@ -15,6 +15,7 @@ if __name__ == "__main__":  # above the imports of `make`, which take seconds
     sys.exit(main())
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +143,15 @@ def _mark(ax: Any, mean: np.ndarray, diverged: np.ndarray, seeds: int) -> None:
             ax.text(column + 0.4, row - 0.4, dead, ha="right", va="bottom", fontsize=7, color=color)
 
 
-def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
-    """The tables of the results in `path`, and the files that were written.
+def make(path: Path, out: Path | None) -> tuple[str, Callable[[], list[Path]]]:
+    """The tables of the results in `path`, and what writes the files.
 
     Raises:
-        ResultsMissing: If there is nothing to be written.
+        ResultsMissing: If there is nothing to be shown.
     """
     results = Results.read(path)
     if not any(map(results.seeds, NETWORKS)):
         raise ResultsMissing(
             f"No network of {results.path} has the whole grid of a seed yet. Run `python -m examples.initialisation`."
         )
-    return as_text(results), write(results, out or results.folder)
+    return as_text(results), lambda: write(results, out or results.folder)

@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
                 train_to_end(progress, results, results.run(network, seed), title, partial(train, data))
     finally:  # an interrupt shows what has ended, too
         if any(map(results.complete, NETWORKS)):
-            command.show(report.table(results), [results.path, *report.write(results, options.out)])
+            command.show(report.table(results), lambda: [results.path, *report.write(results, options.out)])
 
 
 def _parser() -> argparse.ArgumentParser:

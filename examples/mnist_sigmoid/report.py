@@ -13,6 +13,7 @@ if __name__ == "__main__":  # above the imports of `make`, which take seconds
     sys.exit(main())
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -116,7 +117,7 @@ def _draw_percentiles(ax: plt.Axes, run: Run, color: str) -> None:
         )
 
 
-def make(path: Path, out: Path | None) -> tuple[str, list[Path]]:
-    """The table of the results in `path`, and the figure that was written."""
+def make(path: Path, out: Path | None) -> tuple[str, Callable[[], list[Path]]]:
+    """The table of the results in `path`, and what writes the figure."""
     results = Results.read(path)
-    return table(results), write(results, out or results.folder)
+    return table(results), lambda: write(results, out or results.folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from examples import command
 from examples.multi_replica.options import add_training_options, training_options
 
 
@@ -28,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_training_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="a folder that all workers see, for backup and result")
     options = parser.parse_args(arguments)
+    return command.run(lambda: _run(options), goes_on=False)
 
+
+def _run(options: argparse.Namespace) -> int:
     import numpy as np
     import tensorflow as tf
 

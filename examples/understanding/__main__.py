@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> None:
         for part, name, seed in planned:
             title = f"{part}, {name}, seed {seed + 1} of {options.seeds}"
             _measure(progress, part, images, results[part], name, seed, title)
-    command.show(report.as_text(options.out), report.write(options.out))
+    command.show(report.as_text(options.out), lambda: report.write(options.out))
 
 
 def _measure(progress: Any, part: str, images: Any, results: Any, name: str, seed: int, title: str) -> None:

@@ -15,18 +15,18 @@ from examples.understanding.network import NORMALIZED
 Rows = list[list[str]]
 
 
-def report(source: Path, out: Path) -> tuple[str, list[Path]]:
-    """Writes the tables of `source` and the figures to `out`; gives the tables as text, and the files.
+def report(source: Path, out: Path) -> tuple[str, Callable[[], list[Path]]]:
+    """The tables of `source` as text, and what writes them and the figures to `out`.
 
     Raises:
-        ResultsMissing: If there is nothing to be written.
+        ResultsMissing: If there is nothing to be shown.
     """
     results = Results.read(source)
     if not any(map(results.has_ended, results.runs)):
         raise ResultsMissing(
             f"Nothing of {results.path} has been measured yet. Run `python -m examples.understanding.initialisation`."
         )
-    return as_text(results), write(results, out)
+    return as_text(results), lambda: write(results, out)
 
 
 def write(results: Results, folder: Path) -> list[Path]:

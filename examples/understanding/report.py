@@ -116,6 +116,6 @@ def write(folder: Path, out: Path | None = None) -> list[Path]:
     return written
 
 
-def make(folder: Path, out: Path | None) -> tuple[str, list[Path]]:
-    """The tables of the results in `folder`, and the files that were written."""
-    return as_text(folder), write(folder, out)
+def make(folder: Path, out: Path | None) -> tuple[str, Callable[[], list[Path]]]:
+    """The tables of the results in `folder`, and what writes the files."""
+    return as_text(folder), lambda: write(folder, out)
