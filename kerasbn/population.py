@@ -21,8 +21,10 @@ class LayerPopulation(NamedTuple):
 
     Attributes:
         layer: The path of the layer, as in ``"backbone/conv1_bn"``.
-        values: How many values were averaged, in the channel that has fewest. If 0, the layer was left as it was.
-        mean: The population mean.
+        values: How many values were averaged, in the channel that has fewest of those that got any. If 0, no channel
+            got any, and the layer was left as it was.
+        mean: The population mean; NaN in a channel that got no values (all were masked), which was left as it was. So
+            are the following.
         variance: The population variance, unbiased.
         shift: How far the moving mean was from it, ``(moving_mean - mean) / sqrt(variance + epsilon)``: in sigmas.
         stretch: The ratio of the standard deviations, ``sqrt((moving_variance + epsilon) / (variance + epsilon))``.
@@ -52,8 +54,7 @@ class Recalibration(NamedTuple):
     def __str__(self) -> str:
         """A line for each layer: the values averaged, the largest shift, the smallest and the largest stretch."""
         rows = [
-            (each.layer, f"{each.values}", f"{np.abs(each.shift).max():.3g}", _range(each.stretch))
-            for each in self.layers
+            (each.layer, f"{each.values}", _largest(np.abs(each.shift)), _range(each.stretch)) for each in self.layers
         ]
         title = f"{self.samples} samples in {self.batches} batches"
         return f"{title}\n{table([('layer', 'values', 'mean off by (sigmas)', 'sigma times'), *rows])}"
@@ -232,12 +233,14 @@ def _check_any(layers: list[keras.layers.BatchNormalization], populations: list[
 
 
 def _compared(layer: keras.layers.BatchNormalization, population: Population) -> LayerPopulation:
-    mean, variance = (np.asarray(v, "float64") for v in (layer.moving_mean, layer.moving_variance))
-    divisor = population.variance + layer.epsilon
-    shift = (mean - population.mean) / np.sqrt(divisor)
-    stretch = np.sqrt((variance + layer.epsilon) / divisor)
-    values = int(population.values.min())
-    return LayerPopulation(layer.path, values, population.mean, population.variance, shift, stretch)
+    moving_mean, moving_variance = (np.asarray(v, "float64") for v in (layer.moving_mean, layer.moving_variance))
+    counted = population.values > 0
+    mean, variance = (np.where(counted, v, np.nan) for v in (population.mean, population.variance))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a moving variance may be negative, and epsilon 0
+        shift = (moving_mean - mean) / np.sqrt(variance + layer.epsilon)
+        stretch = np.sqrt((moving_variance + layer.epsilon) / (variance + layer.epsilon))
+    values = int(population.values[counted].min()) if counted.any() else 0
+    return LayerPopulation(layer.path, values, mean, variance, shift, stretch)
 
 
 def _statistics(layer: keras.layers.BatchNormalization) -> list[keras.Variable]:
@@ -253,5 +256,9 @@ def _store(layer: keras.layers.BatchNormalization, population: Population, strat
             copy.assign(np.where(population.values > 0, value, copy.numpy()).astype(copy.dtype.as_numpy_dtype))
 
 
+def _largest(values: np.ndarray) -> str:
+    return "-" if np.isnan(values).all() else f"{np.nanmax(values):.3g}"
+
+
 def _range(values: np.ndarray) -> str:
-    return f"{values.min():.3g} to {values.max():.3g}"
+    return "-" if np.isnan(values).all() else f"{np.nanmin(values):.3g} to {np.nanmax(values):.3g}"

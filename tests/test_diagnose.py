@@ -1,4 +1,4 @@
-"""`kerasbn.diagnose`: it finds each of twelve planted faults, and nothing in healthy models."""
+"""`kerasbn.diagnose`: it finds each of thirteen planted faults, and nothing in healthy models."""
 
 import json
 
@@ -78,6 +78,7 @@ def not_enough_steps(model):
 def dead(model):
     kernel = model.get_layer("hidden").kernel
     kernel.assign(kernel.numpy() * [0, 1, 1, 0, 1, 1, 1, 1])
+    kerasbn.recalibrate(model, X)
 
 
 def exploding(model):
@@ -97,7 +98,8 @@ def tiny_inputs(model):
 
 
 def broken(model):
-    model.get_layer("bn").moving_variance.assign([1, np.nan, 1, 1, np.inf, 1, 1, 1])
+    variance = model.get_layer("bn").moving_variance
+    variance.assign(np.where([0, 1, 0, 0, 0, 0, 0, 0], np.nan, np.where([0, 0, 0, 0, 1, 0, 0, 0], np.inf, variance)))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,161 @@ def test_planted_in_weights_and_statistics(norm, plant, expected, value):
         assert found.findings[0].value == pytest.approx(value, rel=1e-2)
     for variable, old in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, old)
+
+
+def advice(model, kind, data=X):
+    return [finding.advice for finding in kerasbn.diagnose(model, data).findings if finding.kind == kind]
+
+
+@pytest.mark.parametrize(
+    ("gamma", "severity", "number"),
+    [
+        (np.full(8, 1e-6), "warning", 8),
+        (np.zeros(8), "warning", 8),
+        (np.array([1e-6] * 7 + [1.0]), "warning", 7),
+        (np.array([1e-6] * 7 + [1e-4]), "warning", 8),
+        (np.array([-1e-6, 0.0, 0.1, -0.2, 0.1, 0.3, 0.1, 0.1]), "note", 2),
+    ],
+    ids=["all", "all zero", "all but one", "all, one less", "some"],
+)
+def test_gamma_near_zero_also_in_a_whole_layer(gamma, severity, number):
+    """The median, which a factor is compared with, is as small where most of them are."""
+    model = healthy()
+    model.get_layer("bn").gamma.assign(gamma)
+    (found,) = kerasbn.diagnose(model, X).findings
+    assert (found.severity, found.kind, found.value) == (severity, "gamma near zero", number)
+    assert f"{number} of 8 channels" in found.advice
+
+
+def test_gamma_that_is_small_everywhere_or_zero_from_the_start_is_no_fault():
+    model = healthy()
+    model.get_layer("bn").gamma.assign(np.linspace(0.01, 0.02, 8))
+    assert kinds(model) == []
+    assert kinds(healthy(gamma_initializer="zeros")) == [("note", "gamma near zero")]
+
+
+@pytest.mark.parametrize("norm", BOTH)
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_a_variance_that_is_none_is_found_and_hides_no_other_channel(norm, value):
+    """It makes the gap NaN, which is above nothing."""
+    model = healthy(norm)
+    layer = model.get_layer("bn")
+    mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    variance[2] = value
+    mean[5] += 50.9 * np.sqrt(variance[5] + layer.epsilon)
+    layer.moving_mean.assign(mean)
+    layer.moving_variance.assign(variance)
+    found = kerasbn.diagnose(model, X)
+    kind = "invalid variance" if np.isfinite(value) else "not finite"
+    assert [(f.severity, f.kind) for f in found.findings] == [("error", kind), ("error", "moving statistics")]
+    assert found.findings[1].value == pytest.approx(50.9, rel=1e-3)
+    assert "50.9 standard deviations" in found.findings[1].advice and " of 8 channels" in found.findings[1].advice
+    assert "256 samples in 8 batches" in str(found)
+    np.testing.assert_array_equal(layer.moving_variance, variance)
+
+
+def test_channels_without_a_divisor():
+    model = healthy(epsilon=0.0)
+    dead(model)
+    found = {finding.kind: finding.value for finding in kerasbn.diagnose(model, X).findings}
+    assert found == {"dead channels": 2, "invalid variance": 2}  # 0 / 0 in inference
+
+
+@pytest.mark.parametrize("layer", ["hidden", "out"])
+def test_weights_of_any_layer_that_are_not_finite(layer):
+    model = healthy()
+    kernel = model.get_layer(layer).kernel
+    values = kernel.numpy()
+    values[0, 1] = np.nan
+    kernel.assign(values)
+    (found,) = kerasbn.diagnose(model, X).findings
+    assert (found.severity, found.kind, found.value) == ("error", "not finite", 1)
+    assert found.layer.endswith(layer) and f"1 of {model.get_layer(layer).count_params()} weights" in found.advice
+
+
+def test_outputs_that_are_not_finite_although_weights_are():
+    model = healthy()
+    model = keras.Sequential([keras.Input((6,)), *model.layers, L.Lambda(lambda x: x / 0.0)])
+    found = kerasbn.diagnose(model, X)
+    assert [(f.severity, f.kind) for f in found.findings] == [("error", "not finite")]
+    assert "96 of 96 outputs" in found.findings[0].advice and "outputs in inference are NaN or infinite" in str(found)
+
+
+@pytest.mark.parametrize("norm", BOTH)
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        (np.full(8, 0.0), [("warning", "dead channels", 8)]),
+        (np.full(8, 1e-8), [("warning", "dead channels", 8)]),
+        ([1e-8] * 5 + [1] * 3, [("warning", "dead channels", 5)]),
+        ([1e-8] * 5 + [1] * 2 + [1e6], [("warning", "dead channels", 5), ("warning", "exploding channels", 1)]),
+        (np.full(8, 1e7), [("warning", "exploding channels", 8)]),
+        ([1e7] * 5 + [1] * 3, [("warning", "exploding channels", 5)]),
+    ],
+    ids=["all zero", "all dead", "most dead", "most dead, one explodes", "all explode", "most explode"],
+)
+def test_channels_that_are_dead_or_explode_where_most_are(norm, factors, expected):
+    model = healthy(norm)
+    kernel = model.get_layer("hidden").kernel
+    kernel.assign(kernel.numpy() * np.float32(factors))
+    kerasbn.recalibrate(model, X)
+    found = kerasbn.diagnose(model, X).findings
+    assert [(f.severity, f.kind) for f in found] == [each[:2] for each in expected]
+    assert all(f"{number} of 8 channels" in f.advice for f, (*_, number) in zip(found, expected, strict=True))
+
+
+def test_a_dead_channel_hides_no_moving_mean():
+    """In inference it gives another constant than in training."""
+    model = healthy()
+    dead(model)
+    layer = model.get_layer("bn")
+    layer.moving_mean.assign(layer.moving_mean.numpy() + np.eye(8)[0])
+    assert kinds(model) == [("error", "moving statistics"), ("warning", "dead channels")]
+
+
+def test_a_channel_that_is_masked_everywhere_hides_no_layer():
+    """Statistics for each step of a sequence: the last steps never come."""
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, kerasbn.BatchNorm(axis=(1, 2), name="bn")(L.Masking()(inputs)))
+    sequences = X[:, None, :] * np.float32([1, 1, 1, 0])[:, None]
+    kerasbn.recalibrate(model, sequences)
+    assert kinds(model, sequences) == []
+    layer = model.get_layer("bn")
+    layer.moving_mean.assign(layer.moving_mean.numpy() + 30)
+    found = kerasbn.diagnose(model, sequences)
+    assert [f.kind for f in found.findings] == ["moving statistics"] and "in 18 of 24" in found.findings[0].advice
+    assert np.isnan(found.layers[0].mean[3]).all() and found.layers[0].values == 256
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind", "number"),
+    [
+        (moved, "moving statistics", "8 of 8 channels"),
+        (not_enough_steps, "momentum", "after 50 steps"),
+        (dead, "dead channels", "2 of 8 channels"),
+        (exploding, "exploding channels", "1 of 8 channels"),
+        (small_gamma, "gamma near zero", "2 of 8 channels"),
+        (tiny_inputs, "epsilon", "8 of 8 channels"),
+        (broken, "not finite", "2 of 32 weights"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_sentence_has_the_number(plant, kind, number):
+    """It is all that comes with `--json`."""
+    model = healthy()
+    plant(model)
+    (sentence,) = advice(model, kind)
+    assert number in sentence
+
+
+def test_many_layers_with_one_fault_have_one_sentence():
+    keras.utils.set_random_seed(0)
+    layers = [layer for _ in range(3) for layer in (L.Dense(8), kerasbn.BatchNorm(), L.ReLU())]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    kerasbn.recalibrate(model, X)
+    model.layers[3].bias.assign(np.full(8, 2.5))
+    lines = [line for line in str(kerasbn.diagnose(model, X)).splitlines() if line.startswith("bias before")]
+    assert len(lines) == 1 and "3 layers" in lines[0] and "up to 2.5" in lines[0]
 
 
 def test_small_batches():
@@ -302,7 +459,7 @@ def test_what_it_looks_like(tmp_path):
     small_gamma(model)
     found = kerasbn.diagnose(model, X)
     lines = str(found).splitlines()
-    assert "1 normalization layers, 256 samples in 8 batches" in lines[0]
+    assert "1 normalization layer, 256 samples in 8 batches" in lines[0]
     assert any(line.split()[:1] == ["error"] and "/bn" in line for line in lines)
     assert any(line.startswith("moving statistics: ") and "kerasbn.recalibrate" in line for line in lines)
     content = json.loads(found.to_json())
@@ -319,7 +476,7 @@ def test_weights_that_are_not_finite_leave_nothing_to_draw(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     model = healthy()
-    broken(model)
+    model.get_layer("bn").beta.assign(np.full(8, np.nan))
     found = kerasbn.diagnose(model, X)
     assert str(found).startswith("Nothing was measured: weights or statistics are not finite.\n") and "/bn" in str(
         found

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasbn.diagnosis import statistics, structure
+from kerasbn.diagnosis import statistics, structure, weights
 from kerasbn.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kerasbn.optimizers import stepping
 from kerasbn.population import Recalibrator, in_arrays
+from kerasbn.selection import batch_norms
 from kerasbn.snapshot import RandomState, Snapshot
 from kerasbn.statistics_pass import no_batch
 
@@ -29,16 +30,21 @@ def diagnose(
         ======================== ======= =========================================================================
         kind                     found   value
         ======================== ======= =========================================================================
-        not finite               any     weights and statistics of the layer that are NaN or infinite
-        moving statistics        > 0.1   gap: root mean square of the difference that inference makes, in sigmas of
-                                         the output, in the worst channel; an error above 0.5
+        not finite               any     weights and statistics of a layer of any kind that are NaN or infinite; or, of
+                                         the model, outputs in inference
+        invalid variance         any     channels with a negative moving variance, or without a divisor: it and epsilon
+                                         are 0
+        moving statistics        > 0.1   gap: root mean square of the difference that inference makes, in standard
+                                         deviations of the output, in the worst channel; an error above 0.5
         momentum                 > 0.05  with such a gap: ``momentum ** steps``, what is left of the initial values
-        dead channels            any     channels with less than 1e-4 of the median deviation of the layer
-        exploding channels       > 1e4   largest deviation of a channel, as times the median
-        gamma near zero          any     channels whose abs(gamma) is below 1e-3 of the median
+        dead channels            any     channels whose deviation is at most 1e-4 of ``sqrt(epsilon)``, or of the
+                                         median of the layer (of 1, if that is larger)
+        exploding channels       any     largest deviation of a channel, if above 1e6 or 1e4 times the median
+        gamma near zero          any     channels whose abs(gamma) is below 1e-3 of what is usual in the layer: the
+                                         median; if that is as small, the largest, or 1; a warning for most channels
         small batches            > 0.3   ``sqrt(2 / (m - 1))``, the relative error of a variance of `m` Gaussian
                                          values, as many as a channel gets of the samples that are normalized together
-        epsilon                  > 0.5   ``epsilon / (variance + epsilon)`` in the worst channel that lives
+        epsilon                  > 0.5   ``epsilon / (variance + epsilon)`` in the worst channel that is not dead
         float16 overflow         > 65504 ``|mean| + 8 sigma`` of the inputs of a layer that computes in float16
         bias before              any     largest bias of a linear layer right before, which has no effect
         after the nonlinearity   any     1
@@ -86,10 +92,14 @@ def diagnose(
         https://arxiv.org/abs/1801.05134.
     """
     recalibrator = Recalibrator(model)
-    findings = list(structure.check(model))
-    broken = [each for layer in recalibrator.layers for each in statistics.not_finite(layer)]
-    if broken:  # which would be in all that is measured
-        return Diagnosis(_sorted([*broken, *findings]), [], 0, 0, float("nan"))
+    broken, invalid = list(weights.not_finite(model)), list(weights.invalid_variance(batch_norms(model)))
+    findings = [finding for finding, _ in (*broken, *invalid)] + list(structure.check(model))
+    # What is measured comes from a pass in training mode, in which these layers do not use their moving statistics.
+    unused = {id(variable) for variable in recalibrator.statistics}
+    used = [variable for _, variables in broken for variable in variables]
+    used += [layer.moving_variance for _, layer in invalid]
+    if any(id(variable) not in unused for variable in used):
+        return Diagnosis(_sorted(findings), [], 0, 0, float("nan"))
     x, data = _first_batch(data, batch_size)
     state = Snapshot(recalibrator.statistics, model.distribute_strategy)
     random_state = RandomState()
@@ -100,6 +110,8 @@ def diagnose(
     finally:
         state.restore()
         random_state.restore()
+    if not (broken or invalid):
+        findings += _outputs_not_finite(model, before)
     optimizer = getattr(model, "optimizer", None)
     iterations = int(stepping(optimizer)[0].iterations.numpy()) if optimizer is not None else 0
     replicas = model.distribute_strategy.num_replicas_in_sync
@@ -138,8 +150,18 @@ def _outputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     return [np.asarray(each, "float64") for each in keras.tree.flatten(model(x, training=False))]
 
 
+def _outputs_not_finite(model: keras.Model, outputs: list[np.ndarray]) -> Iterator[Finding]:
+    number = sum(int(np.count_nonzero(~np.isfinite(each))) for each in outputs)
+    if number:
+        advice = (
+            f"{number} of {sum(each.size for each in outputs)} outputs of the first batch are NaN or infinite in "
+            "inference, although all weights are finite. Look for an overflow or a division by zero between the layers."
+        )
+        yield Finding("error", "not finite", model.path, float(number), advice)
+
+
 def _gap(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         difference = sum(float(np.sum((a - b) ** 2)) for a, b in zip(before, after, strict=True))
         whole = sum(float(np.sum((b - b.mean(0)) ** 2)) for b in after)
     if difference == 0:

@@ -23,7 +23,7 @@ class Finding:
         kind: What it is, as in ``"moving statistics"``; the kinds are those of the table in `diagnose`.
         layer: The path of the layer.
         value: The number that it was found by.
-        advice: A sentence: what it is, and what to do.
+        advice: Sentences: what it is, with the numbers, and what to do.
     """
 
     severity: str
@@ -43,13 +43,13 @@ class Diagnosis:
 
     Attributes:
         findings: All findings, the most severe first. Empty if the model is healthy.
-        layers: What the data say of each layer, as `recalibrate` measures it. Empty if weights or statistics are not
-            finite: then no batch is read.
+        layers: What the data say of each layer, as `recalibrate` measures it. Empty if the model cannot run because
+            weights or statistics that training uses are not finite: then no batch is read.
         batches: How many batches were read.
         samples: How many samples were in them.
         output_gap: How far the outputs in inference are from those with the statistics of the data: the root of the
             mean square of the difference, as a part of the deviation of the latter over the samples of the first batch.
-            NaN if nothing was measured.
+            NaN if nothing was measured, or if outputs in inference are not finite.
     """
 
     findings: list[Finding]
@@ -65,18 +65,26 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """A line for each finding, and what it means below."""
-        looked = (
-            f"{len(self.layers)} normalization layers, {self.samples} samples in {self.batches} batches; "
-            f"outputs in inference off by {self.output_gap:.2g} of their deviation"
-            if self.layers
-            else NOT_MEASURED
+        outputs = (
+            "outputs in inference are NaN or infinite"
+            if np.isnan(self.output_gap)
+            else f"outputs in inference differ by {self.output_gap:.2g} of their standard deviation"
         )
+        layers = f"{len(self.layers)} normalization layer{'s' * (len(self.layers) != 1)}"
+        looked = f"{layers}, {self.samples} samples in {self.batches} batches; {outputs}"
+        if not self.layers:
+            looked = NOT_MEASURED
         if self.healthy:
             return f"{looked}\nNothing was found."
         rows = [(f.severity, f.kind, f.layer, f"{f.value:.3g}") for f in self.findings]
-        advice = dict.fromkeys((f.kind, f.advice) for f in self.findings)
-        lines = [f"{kind}: {text}" for kind, text in advice]
+        lines = [self._advice(kind) for kind in dict.fromkeys(f.kind for f in self.findings)]
         return "\n".join([looked, "", table([("severity", "what", "layer", "value"), *rows]), "", *lines])
+
+    def _advice(self, kind: str) -> str:
+        """What is said of all findings of a kind: the advice for the worst one."""
+        found = [finding for finding in self.findings if finding.kind == kind]
+        worst = max(found, key=lambda finding: finding.value)
+        return f"{kind}{f' ({len(found)} layers; worst: {worst.layer})' * (len(found) > 1)}: {worst.advice}"
 
     def to_json(self) -> str:
         """All of it as JSON, with `null` for what is not finite."""
@@ -97,7 +105,7 @@ class Diagnosis:
     def plot(self, axes: Sequence[Any] | None = None) -> Sequence[Any]:
         """Draws how far the moving statistics of each layer are from those of the data: its channels as a box.
 
-        If weights or statistics are not finite, there is nothing to draw, which is said in the picture.
+        Channels whose statistics are not finite are left out. If nothing was measured, the picture says so.
 
         Args:
             axes: Two `matplotlib.axes.Axes`, or `None` for a new figure.
@@ -123,8 +131,8 @@ class Diagnosis:
         marked = {finding.layer for finding in self.findings if finding.severity != "note"}
         names = [each.layer for each in self.layers]
         for ax, values, label, line in (
-            (axes[0], [np.ravel(each.shift) for each in self.layers], "moving mean off by (sigmas)", 0.0),
-            (axes[1], [np.ravel(each.stretch) for each in self.layers], "moving sigma, times that of data", 1.0),
+            (axes[0], [_drawn(each.shift) for each in self.layers], "moving mean off by (sigmas)", 0.0),
+            (axes[1], [_drawn(each.stretch) for each in self.layers], "moving sigma, times that of data", 1.0),
         ):
             boxes = ax.boxplot(values, showfliers=True, patch_artist=True, flierprops={"markersize": 3})
             for box, name in zip(boxes["boxes"], names, strict=True):
@@ -137,6 +145,10 @@ class Diagnosis:
         axes[1].set_xticks(range(1, len(names) + 1), names, rotation=90 if len(names) > 4 else 0, fontsize=8)
         axes[0].set_title("Red: a warning or an error", fontsize=9, loc="left")
         return axes
+
+
+def _drawn(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def _finite(value: Any) -> Any:

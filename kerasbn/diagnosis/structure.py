@@ -26,13 +26,14 @@ def check(model: Any) -> Iterator[Finding]:
         before = [each for call in calls for each in _before(call, rearranges)]
         with_bias = [inner_layer(call.operation) for call in before if _has_useless_bias(call)]
         if before and len(with_bias) == len(before):
+            largest = float(np.max([np.abs(layer.bias).max() for layer in with_bias]))
             yield Finding(
                 "note",
                 "bias before",
                 operation.path,
-                float(np.max([np.abs(layer.bias).max() for layer in with_bias])),
-                "The layer before has a bias, up to so large, which the normalization subtracts again: give it "
-                "use_bias=False.",
+                largest,
+                f"The layer before has a bias, of up to {largest:.3g}, which the normalization subtracts again. Give "
+                "it use_bias=False.",
             )
         if any(_is_nonlinear(call.operation) for call in before):
             yield Finding(
@@ -44,15 +45,15 @@ def check(model: Any) -> Iterator[Finding]:
             )
         before = [each for call in calls for each in _before(call, _linear_or_rearranges)]
         rates = [call.operation.rate for call in before if isinstance(call.operation, DROPOUT)]
-        if max(rates, default=0) > 0:
+        rate = float(max(rates, default=0))
+        if rate > 0:
             yield Finding(
                 "warning",
                 "dropout before",
                 operation.path,
-                float(max(rates)),
-                "Dropout at such a rate before it changes the variance in training only, so that the moving variance "
-                "is wrong in "
-                "inference: put dropout behind the last normalization (Li et al. 2018).",
+                rate,
+                f"Dropout with a rate of {rate:g} before it changes the variance in training only, so that the moving "
+                "variance is wrong in inference. Place dropout after the last normalization (Li et al. 2018).",
             )
 
 
