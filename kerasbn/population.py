@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasbn.arguments import built, count
 from kerasbn.arrays import arrays, batches_or
+from kerasbn.cardinality import check_end, progress
 from kerasbn.freezing import is_frozen
 from kerasbn.selection import Selection, batch_norms
 from kerasbn.snapshot import RandomState, Snapshot
@@ -68,7 +69,7 @@ def recalibrate(
     layers: Selection = None,
     batch_size: int = 32,
     seed: int = 0,
-    verbose: int = 0,
+    verbose: int | str = "auto",
 ) -> Recalibration:
     """Sets the moving statistics of batch normalizations to the statistics of the population, in place.
 
@@ -104,7 +105,7 @@ def recalibrate(
             and gives batches ``(x, ...)``: `tf.data.Dataset`, also of ``x``, `PyDataset`, generator. Only `x` is used.
             Give what the model is trained on, augmented in the same way, in batches of the same size; some thousands
             of samples do.
-        steps: Integer, how many batches are read, or `None` for all.
+        steps: Integer, how many batches are read, or `None` for all; needed for data without end (`repeat()`).
         layers: Which: `None` for all, at any depth, that run in training mode in training: those with ``trainable =
             False``, frozen (`kerasbn.freeze`) or called with ``training=False`` in Python code (functional models
             override that) stay as they are, and normalize with what they have. Or a name or several, or a function of
@@ -112,7 +113,9 @@ def recalibrate(
             inference mode. A layer stands for all in it.
         batch_size: Integer, samples in a batch, for arrays.
         seed: Integer, chooses the order, for arrays.
-        verbose: 0 for silence, 1 for a progress bar, 2 for one line, as in `predict`.
+        verbose: 0 for silence, 1 for a progress bar, 2 for one line, as in `predict`. `"auto"` shows a progress bar if
+            `steps` is `None` and the data do not say how many batches they have: generators, and datasets of unknown
+            cardinality.
 
     Returns:
         `Recalibration`: the numbers of batches and samples, and for each layer the statistics and how far the moving
@@ -120,8 +123,8 @@ def recalibrate(
 
     Raises:
         ValueError: If an argument is out of its range; if `layers` names one that is not there; if there is no batch
-            normalization or none that gets values; if the data have no batch; if a layer gets values that are not
-            finite.
+            normalization or none that gets values; if the data have no batch, or no end and `steps` is `None`; if a
+            layer gets values that are not finite.
         TypeError: If `model` is no Keras model, or `data` nothing that gives batches.
 
     Example:
@@ -166,16 +169,17 @@ class Recalibrator:
             self._pass = StatisticsPass(model, self.layers, forced=self._named)
 
     def __call__(
-        self, data: Any, steps: int | None = None, *, batch_size: int = 32, seed: int = 0, verbose: int = 0
+        self, data: Any, steps: int | None = None, *, batch_size: int = 32, seed: int = 0, verbose: int | str = "auto"
     ) -> Recalibration:
         """Recalibrates the layers; see `recalibrate`."""
         steps = None if steps is None else count("steps", steps, 1)
         data = _batches(data, count("batch_size", batch_size, 1), steps, seed)
+        check_end(data, steps)
         with ExitStack() as undo:
             undo.callback(RandomState().restore)
             state = [*self.model.variables, *self.model.metrics_variables]
             undo.callback(Snapshot(state, self.model.distribute_strategy).restore)
-            measured = self._pass.over(data, steps, verbose)
+            measured = self._pass.over(data, steps, progress(verbose, data, steps))
         _check_any(self.layers, measured.populations, self._named)
         found = [_compared(*each) for each in zip(self.layers, measured.populations, strict=True)]
         for layer, population in zip(self.layers, measured.populations, strict=True):

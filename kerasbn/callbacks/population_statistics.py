@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerasbn.arguments import count
+from kerasbn.cardinality import check_end
 from kerasbn.population import Recalibration, Recalibrator
 from kerasbn.selection import Selection
 from kerasbn.snapshot import Snapshot
@@ -32,7 +33,7 @@ class PopulationStatistics(keras.callbacks.Callback):
     Args:
         data: As of `recalibrate`, what the model is trained on; to be used each time, so no generator unless it is used
             once. A function without arguments that returns them will do as well.
-        steps: Integer, how many batches, or `None` for all.
+        steps: Integer, how many batches, or `None` for all; needed for data without end (`repeat()`).
         when: `"end"`, when `fit` ends; `"validation"`, before each validation; an integer n, after every n-th epoch; or
             a function of an epoch, counted from 0, that says whether to recalibrate when it ends.
         layers: Which, as of `recalibrate`.
@@ -44,7 +45,8 @@ class PopulationStatistics(keras.callbacks.Callback):
         report: What the last `recalibrate` returned; `None` before the first.
 
     Raises:
-        ValueError: If an argument is out of its range; in training, as `recalibrate`.
+        ValueError: If an argument is out of its range; if `data` have no end and `steps` is `None`; in training, as
+            `recalibrate`.
 
     Example:
     >>> import kerasbn
@@ -70,12 +72,13 @@ class PopulationStatistics(keras.callbacks.Callback):
         layers: Selection = None,
         batch_size: int = 32,
         seed: int = 0,
-        verbose: int = 0,
+        verbose: int | str = "auto",
     ) -> None:
         """Checks and remembers the arguments; see the class."""
         super().__init__()
         self.data, self.when, self.layers = data, _when(when), layers
         steps = None if steps is None else count("steps", steps, 1)
+        check_end(data, steps)
         self._how: dict[str, Any] = {
             "steps": steps,
             "batch_size": count("batch_size", batch_size, 1),

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasbn.cardinality import check_end
 from kerasbn.diagnosis import statistics, structure, weights
 from kerasbn.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kerasbn.optimizers import stepping
@@ -20,7 +21,13 @@ __all__ = ["Diagnosis", "Finding", "diagnose"]
 
 
 def diagnose(
-    model: keras.Model, data: Any, steps: int | None = None, *, batch_size: int = 32, seed: int = 0, verbose: int = 0
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    verbose: int | str = "auto",
 ) -> Diagnosis:
     """Looks for what goes wrong with batch normalization, most often between training and inference.
 
@@ -63,10 +70,11 @@ def diagnose(
         model: The model, built; compiled if the steps of its training are to be known.
         data: What it was trained on, augmented in the same way, in batches of the same size; as for
             `kerasbn.recalibrate`.
-        steps: Integer, how many batches are read, or `None` for all.
+        steps: Integer, how many batches are read, or `None` for all; needed for data without end (`repeat()`).
         batch_size: Integer, samples in a batch, for arrays: that of the training.
         seed: Integer, chooses the order, for arrays.
-        verbose: 0 for silence, 1 for a progress bar, 2 for one line.
+        verbose: 0 for silence, 1 for a progress bar, 2 for one line; `"auto"` for a progress bar if `steps` is `None`
+            and the data do not say how many batches they have.
 
     Returns:
         `Diagnosis`, with `findings`, `healthy`, `output_gap`, `to_json()` and `plot()`. It prints as a table.
@@ -100,6 +108,7 @@ def diagnose(
     used += [layer.moving_variance for _, layer in invalid]
     if any(id(variable) not in unused for variable in used):
         return Diagnosis(_sorted(findings), [], 0, 0, float("nan"))
+    check_end(data, steps)
     x, data = _first_batch(data, batch_size)
     state = Snapshot(recalibrator.statistics, model.distribute_strategy)
     random_state = RandomState()
