@@ -39,7 +39,12 @@ def _run(options: argparse.Namespace) -> int:
             return _diagnose(kerasbn, model, options)
         if options.command == "recalibrate":
             found = kerasbn.recalibrate(
-                model, _data(options.data, model), options.steps, batch_size=options.batch_size, verbose=_verbose()
+                model,
+                _data(options.data, model),
+                options.steps,
+                layers=options.layers,
+                batch_size=options.batch_size,
+                verbose=_verbose(),
             )
             print(found)
         else:
@@ -114,6 +119,7 @@ def _diagnose(kerasbn: Any, model: Any, options: argparse.Namespace) -> int:
         model,
         _data(options.data, model),
         options.steps,
+        layers=options.layers,
         batch_size=options.batch_size,
         verbose=0 if options.json else _verbose(),
     )

@@ -106,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
                 "--batch-size", type=_count, default=32, help="that of the training (default: %(default)s)"
             )
             new.add_argument("--steps", type=_count, help="how many batches are read (default: all)")
+            new.add_argument("--layers", nargs="+", metavar="NAME", help="only these, also if frozen (default: all)")
         if out:
             new.add_argument("--out", type=Path, required=True, help="the .keras file to write")
             new.add_argument("--overwrite", action="store_true", help="replace --out if it exists")

@@ -162,7 +162,8 @@ class Recalibrator:
         if not self.layers:
             raise ValueError(
                 f"Argument `model` must have a batch normalization that is not frozen. Received: {model.name!r}, in "
-                f"which all {len(norms)} are. Name those that are to be recalibrated: layers={norms[0].name!r}."
+                f"which all {len(norms)} are. Layers that `layers` names are measured even if they are frozen: "
+                f"layers={norms[0].name!r}."
             )
         self.statistics = [variable for layer in self.layers for variable in _statistics(layer)]
         with model.distribute_strategy.scope():

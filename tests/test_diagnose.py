@@ -1,4 +1,4 @@
-"""`kerasbn.diagnose`: it finds each of thirteen planted faults, and nothing in healthy models."""
+"""`kerasbn.diagnose`: it finds each of fourteen planted faults, and nothing in healthy models."""
 
 import json
 
@@ -377,6 +377,85 @@ def test_a_frozen_layer_has_no_fault_and_is_why_another_has_none(parameters):
     assert kinds(model) == []
 
 
+def two_layers():
+    keras.utils.set_random_seed(0)
+    layers = [L.Dense(8, use_bias=False), kerasbn.BatchNorm(name="first"), L.ReLU(), L.Dense(4, use_bias=False)]
+    model = keras.Sequential([keras.Input((6,)), *layers, kerasbn.BatchNorm(name="second")])
+    kerasbn.recalibrate(model, X)
+    return model
+
+
+@pytest.mark.parametrize("parameters", [True, False])
+@pytest.mark.parametrize("layers", ["first", ["first", "second"], lambda layer: layer.name == "first"])
+def test_frozen_statistics_on_other_data(parameters, layers):
+    """Domain shift, which is suspected in fine-tuning: what `recalibrate` would set is compared with what is there."""
+    model = two_layers()
+    kerasbn.freeze(model, parameters=parameters)
+    before = model.get_weights()
+    assert kerasbn.diagnose(model, X, layers=layers).healthy
+    found = kerasbn.diagnose(model, 2 * X + 1, layers=layers)
+    assert ("error", "moving statistics") in [(f.severity, f.kind) for f in found.findings]
+    assert {f.kind for f in found.findings} == {"moving statistics"}
+    (worst,) = [f for f in found.findings if f.layer.endswith("/first")]
+    assert "frozen layer" in worst.advice and "recalibrate(model, data, layers='first')" in worst.advice
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    kerasbn.recalibrate(model, 2 * X + 1, layers=layers)
+    assert kerasbn.diagnose(model, 2 * X + 1, layers=layers).healthy
+
+
+def test_layers_that_were_not_looked_at_are_counted_and_named():
+    model = two_layers()
+    found = kerasbn.diagnose(model, X)
+    assert found.skipped == [] and str(found).startswith("2 normalization layers, ")
+    kerasbn.freeze(model, "second")
+    found = kerasbn.diagnose(model, X)
+    assert [path.split("/")[-1] for path in found.skipped] == ["second"]
+    assert str(found).startswith("1 normalization layer, ") and "Not looked at: 1 that" in str(found)
+    assert "`layers`" in str(found) and json.loads(found.to_json())["skipped"] == found.skipped
+    found = kerasbn.diagnose(model, X, layers="second")
+    assert len(found.layers) == 1 and [path.split("/")[-1] for path in found.skipped] == ["first"]
+
+
+def test_the_advice_where_all_layers_are_frozen_can_be_followed():
+    model = two_layers()
+    kerasbn.freeze(model)
+    with pytest.raises(ValueError, match=r"not frozen.*all 2 are.*layers='first'"):
+        kerasbn.diagnose(model, X)
+    assert kerasbn.diagnose(model, X, layers="first").healthy
+    with pytest.raises(ValueError, match=r"`layers` must name layers.*'third'.*\['first', 'second'\]"):
+        kerasbn.diagnose(model, X, layers="third")
+
+
+def test_a_frozen_layer_with_a_negative_variance():
+    """It is what makes predictions NaN, whether it is looked at or not."""
+    model = two_layers()
+    kerasbn.freeze(model, "first")
+    assign(model.get_layer("first").moving_variance, -1.0)
+    (found,) = kerasbn.diagnose(model, X).findings
+    assert found.kind == "invalid variance" and "layers='first'" in found.advice
+    assert {f.kind for f in kerasbn.diagnose(model, X, layers="first").findings} == {"invalid variance"}
+
+
+@pytest.mark.parametrize("norm", BOTH)
+@pytest.mark.parametrize(("momentum", "low"), [(0.0, True), (0.1, True), (0.5, False), (0.9, False)])
+def test_a_momentum_that_is_too_low(norm, momentum, low):
+    """The next training makes the statistics those of its last batch again."""
+    model = healthy(norm, momentum=momentum)
+    assert kinds(model) == [("warning", "low momentum")] * low
+    if low:
+        (finding,) = kerasbn.diagnose(model, X).findings
+        assert finding.value == pytest.approx(1 - momentum)
+        assert f"{1 - momentum:.0%}" in finding.advice and f"momentum {momentum:g}" in finding.advice
+
+
+def test_no_momentum_and_no_training_are_not_too_low():
+    assert kinds(healthy(momentum=None)) == []
+    model = healthy(momentum=0.0)
+    kerasbn.freeze(model)
+    assert kerasbn.diagnose(model, X, layers="bn").healthy
+
+
 def test_a_layer_that_the_model_calls_in_inference_mode_is_not_looked_at():
     """It got no values, all of whose variances are 0: so its channels were called dead."""
 
@@ -391,7 +470,8 @@ def test_a_layer_that_the_model_calls_in_inference_mode_is_not_looked_at():
     own = Own()
     own(X)
     kerasbn.recalibrate(own, X)
-    assert kinds(own) == []
+    found = kerasbn.diagnose(own, X)
+    assert found.healthy and [path.split("/")[-1] for path in found.skipped] == ["second"]
 
 
 def test_dropout_before_any_call_of_a_shared_layer():

@@ -13,7 +13,7 @@ from kerasbn.diagnosis import statistics, structure, weights
 from kerasbn.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kerasbn.optimizers import stepping
 from kerasbn.population import Recalibrator, in_arrays
-from kerasbn.selection import batch_norms
+from kerasbn.selection import Selection, batch_norms
 from kerasbn.snapshot import RandomState, Snapshot
 from kerasbn.statistics_pass import no_batch
 
@@ -25,6 +25,7 @@ def diagnose(
     data: Any,
     steps: int | None = None,
     *,
+    layers: Selection = None,
     batch_size: int = 32,
     seed: int = 0,
     verbose: int | str = "auto",
@@ -44,6 +45,7 @@ def diagnose(
         moving statistics        > 0.1   gap: root mean square of the difference that inference makes, in standard
                                          deviations of the output, in the worst channel; an error above 0.5
         momentum                 > 0.05  with such a gap: ``momentum ** steps``, what is left of the initial values
+        low momentum             > 0.5   ``1 - momentum``, the weight of the last batch in the moving statistics
         dead channels            any     channels whose deviation is at most 1e-4 of ``sqrt(epsilon)``, or of the
                                          median of the layer (of 1, if that is larger)
         exploding channels       any     largest deviation of a channel, if above 1e6 or 1e4 times the median
@@ -63,21 +65,26 @@ def diagnose(
     once, so that small batches may be missed.
 
     The last three are read off the graph of functional and Sequential models. Frozen layers (``trainable=False``, or
-    `kerasbn.freeze`) and those that the model calls in inference mode are not looked at: they normalize with what they
-    have.
+    `kerasbn.freeze`) and those that the model calls in inference mode are not looked at, since they normalize with what
+    they have; `skipped` names them. Whether the statistics that they have are those of other data is found if `layers`
+    selects them.
 
     Args:
         model: The model, built; compiled if the steps of its training are to be known.
         data: What it was trained on, augmented in the same way, in batches of the same size; as for
             `kerasbn.recalibrate`.
         steps: Integer, how many batches are read, or `None` for all; needed for data without end (`repeat()`).
+        layers: Which: `None` for all that run in training mode in training; or a name or several, or a function of a
+            layer that says whether it is meant. As for `kerasbn.recalibrate`, those that are meant run in training mode
+            even if they are frozen, and all others in inference mode.
         batch_size: Integer, samples in a batch, for arrays: that of the training.
         seed: Integer, chooses the order, for arrays.
         verbose: 0 for silence, 1 for a progress bar, 2 for one line; `"auto"` for a progress bar if `steps` is `None`
             and the data do not say how many batches they have.
 
     Returns:
-        `Diagnosis`, with `findings`, `healthy`, `output_gap`, `to_json()` and `plot()`. It prints as a table.
+        `Diagnosis`, with `findings`, `healthy`, `skipped`, `output_gap`, `to_json()` and `plot()`. It prints as a
+        table.
 
     Raises:
         ValueError: As `kerasbn.recalibrate`, but for statistics that are not finite, which are found.
@@ -99,15 +106,18 @@ def diagnose(
         X. Li et al., Understanding the Disharmony between Dropout and Batch Normalization, 2018,
         https://arxiv.org/abs/1801.05134.
     """
-    recalibrator = Recalibrator(model)
+    recalibrator = Recalibrator(model, layers)
+    meant = {layer.path for layer in recalibrator.layers}
+    skipped = [layer.path for layer in batch_norms(model) if layer.path not in meant]
     broken, invalid = list(weights.not_finite(model)), list(weights.invalid_variance(batch_norms(model)))
-    findings = [finding for finding, _ in (*broken, *invalid)] + list(structure.check(model))
+    findings = [finding for finding, _ in (*broken, *invalid)]
+    findings += [finding for finding in structure.check(model) if finding.layer in meant]
     # What is measured comes from a pass in training mode, in which these layers do not use their moving statistics.
     unused = {id(variable) for variable in recalibrator.statistics}
     used = [variable for _, variables in broken for variable in variables]
     used += [layer.moving_variance for _, layer in invalid]
     if any(id(variable) not in unused for variable in used):
-        return Diagnosis(_sorted(findings), [], 0, 0, float("nan"))
+        return Diagnosis(_sorted(findings), [], 0, 0, float("nan"), skipped)
     check_end(data, steps)
     x, data = _first_batch(data, batch_size)
     state = Snapshot(recalibrator.statistics, model.distribute_strategy)
@@ -127,7 +137,10 @@ def diagnose(
     for layer, population in zip(recalibrator.layers, measured.layers, strict=True):
         if population.values:  # else the model calls it in inference mode
             findings += statistics.check(layer, population, measured, iterations, replicas)
-    return Diagnosis(_sorted(findings), measured.layers, measured.batches, measured.samples, _gap(before, after))
+    looked_at = [each for each in measured.layers if each.values]
+    skipped += [each.layer for each in measured.layers if not each.values]
+    gap = _gap(before, after)
+    return Diagnosis(_sorted(findings), looked_at, measured.batches, measured.samples, gap, skipped)
 
 
 def _sorted(findings: list[Finding]) -> list[Finding]:

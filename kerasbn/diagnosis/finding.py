@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Diagnosis:
         output_gap: How far the outputs in inference are from those with the statistics of the data: the root of the
             mean square of the difference, as a part of the deviation of the latter over the samples of the first batch.
             NaN if nothing was measured, or if outputs in inference are not finite.
+        skipped: The paths of the normalization layers that were not looked at: frozen, called in inference mode, or not
+            among `layers`.
     """
 
     findings: list[Finding]
@@ -57,6 +59,7 @@ class Diagnosis:
     batches: int
     samples: int
     output_gap: float
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def healthy(self) -> bool:
@@ -74,6 +77,12 @@ class Diagnosis:
         looked = f"{layers}, {self.samples} samples in {self.batches} batches; {outputs}"
         if not self.layers:
             looked = NOT_MEASURED
+        if self.skipped:
+            some = ", ".join(self.skipped[:3]) + ", ..." * (len(self.skipped) > 3)
+            looked += (
+                f"\nNot looked at: {len(self.skipped)} that are frozen, called in inference mode or not selected: "
+                f"{some}. Name them in `layers` to look at them."
+            )
         if self.healthy:
             return f"{looked}\nNothing was found."
         rows = [(f.severity, f.kind, f.layer, f"{f.value:.3g}") for f in self.findings]
@@ -97,6 +106,7 @@ class Diagnosis:
             "batches": self.batches,
             "samples": self.samples,
             "output_gap": self.output_gap,
+            "skipped": self.skipped,
             "findings": [asdict(finding) for finding in self.findings],
             "layers": layers,
         }

@@ -7,12 +7,16 @@ import keras
 import numpy as np
 
 from kerasbn.diagnosis.finding import Finding
+from kerasbn.diagnosis.weights import recalibration
+from kerasbn.freezing import is_frozen
 from kerasbn.population import LayerPopulation, Recalibration
 
 #: Gap between training and inference, in standard deviations of the output: a warning, and an error.
 GAP, LARGE_GAP = 0.1, 0.5
 #: The part that initial values still have in moving statistics.
 REMAINING = 0.05
+#: The weight of the last batch in moving statistics.
+LAST_BATCH = 0.5
 #: A channel is dead below so many times the median deviation of its layer (1 at most), or the square root of epsilon.
 DEAD = 1e-4
 #: A channel explodes above so many times the median deviation of the channels that live, or above a deviation of HUGE.
@@ -116,18 +120,6 @@ def check(
     yield from _gap(layer, np.nan_to_num(gap(layer, population), nan=0.0, posinf=np.inf), iterations, found)
     if layer.scale:
         yield from _gamma(layer, found)
-    together = normalized_together(layer, measured.samples / measured.batches, replicas)
-    values = population.values / measured.samples * together
-    noise = np.sqrt(2 / max(values - 1, 1e-9))
-    if noise > NOISE:
-        yield found(
-            "warning",
-            "small batches",
-            noise,
-            f"The variance of {values:.3g} values of a channel, as many as are normalized together, has a relative "
-            f"error of about {noise:.2g}. Use larger batches or virtual batches, synchronized=True over replicas, or "
-            "groups of channels (GroupNormalization).",
-        )
     shares = layer.epsilon / (variance[~dead] + layer.epsilon)
     if (shares > DOMINATES).any():
         yield found(
@@ -149,6 +141,30 @@ def check(
                 f"{(largest > FLOAT16).sum()} of {channels} channels, and float16 ends at {FLOAT16:g}. Use bfloat16, "
                 "or smaller weights before this layer.",
             )
+    if is_frozen(layer):  # It takes no statistics of batches in training.
+        return
+    if layer.momentum is not None and 1 - layer.momentum > LAST_BATCH:
+        yield found(
+            "warning",
+            "low momentum",
+            1 - layer.momentum,
+            f"With momentum {layer.momentum:g}, {1 - layer.momentum:.0%} of the moving statistics come from the last "
+            "batch of a training, so they are as noisy as one batch, and training again makes them so again. Use a "
+            "momentum of 0.9 or more (the share of the old value: PyTorch's 0.1 is 0.9 in Keras), momentum=None, or "
+            "kerasbn.callbacks.PopulationStatistics.",
+        )
+    together = normalized_together(layer, measured.samples / measured.batches, replicas)
+    values = population.values / measured.samples * together
+    noise = np.sqrt(2 / max(values - 1, 1e-9))
+    if noise > NOISE:
+        yield found(
+            "warning",
+            "small batches",
+            noise,
+            f"The variance of {values:.3g} values of a channel, as many as are normalized together, has a relative "
+            f"error of about {noise:.2g}. Use larger batches or virtual batches, synchronized=True over replicas, or "
+            "groups of channels (GroupNormalization).",
+        )
 
 
 def _gap(layer: Any, gaps: np.ndarray, iterations: int, found: Any) -> Iterator[Finding]:
@@ -156,16 +172,22 @@ def _gap(layer: Any, gaps: np.ndarray, iterations: int, found: Any) -> Iterator[
     if worst <= GAP:
         return
     severity = "error" if worst > LARGE_GAP else "warning"
+    frozen = is_frozen(layer)
+    what = (
+        "This frozen layer differs from one with statistics of the data"
+        if frozen
+        else "Inference differs from training"
+    )
     yield found(
         severity,
         "moving statistics",
         worst,
-        f"Inference differs from training by up to {worst:.3g} standard deviations of a channel's output, and by more "
+        f"{what} by up to {worst:.3g} standard deviations of a channel's output, and by more "
         f"than {GAP:g} in {(gaps > GAP).sum()} of {gaps.size} channels, because the moving statistics are not those of "
-        "the data. Run kerasbn.recalibrate(model, data).",
+        f"the data. Run {recalibration(layer)}.",
     )
     momentum = layer.momentum
-    if iterations and momentum is not None and momentum**iterations > REMAINING:
+    if not frozen and iterations and momentum is not None and momentum**iterations > REMAINING:
         yield found(
             severity,
             "momentum",

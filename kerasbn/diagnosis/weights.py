@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerasbn.diagnosis.finding import Finding
+from kerasbn.freezing import is_frozen
 from kerasbn.selection import layers_in
 
 
@@ -42,6 +43,11 @@ def invalid_variance(layers: Sequence[Any]) -> Iterator[tuple[Finding, Any]]:
                 f"The moving variance of {invalid.sum()} of {variance.size} channels is not positive (the lowest is "
                 f"{variance[invalid].min():.3g}, with epsilon {layer.epsilon:g}), so that inference gives NaN or wrong "
                 "values there. Training cannot make a variance negative: look at how the weights were loaded, averaged "
-                "or edited, and run kerasbn.recalibrate(model, data)."
+                f"or edited, and run {recalibration(layer)}."
             )
             yield Finding("error", "invalid variance", layer.path, float(invalid.sum()), advice), layer
+
+
+def recalibration(layer: Any) -> str:
+    """The call that gives `layer` the statistics of the data: a frozen one has to be named."""
+    return f"kerasbn.recalibrate(model, data{f', layers={layer.name!r}' * is_frozen(layer)})"
