@@ -30,7 +30,9 @@ def freeze(model: keras.Model, layers: Selection = None, *, parameters: bool = T
     With ``parameters=True`` this is ``trainable = False`` on each layer, which `model.save` stores with the layers.
     With ``parameters=False`` the `call` of each layer is taken over on the instance; that is *not* stored, nor copied
     by `clone_model` or by kerasbn's transforms: freeze again after loading. What `unfreeze` puts back is known of the
-    very layers that were frozen, not of loaded or copied ones.
+    very layers that were frozen, not of loaded or copied ones. A class of your own that asks `BatchNorm`, or Keras's
+    layer, for training mode gets inference mode from it, whatever its `call` says; one that computes statistics of the
+    batch in code of its own cannot be frozen from outside.
 
     Args:
         model: The model that is trained. If it is compiled, its training step is traced anew; models around it are

@@ -159,13 +159,13 @@ class _Measuring(TakenOver):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = self.bound(*args, **kwargs)
-        training = self.forced or bool(bound.arguments["training"])
-        if not training:
-            return self.run(bound, training)
-        self.tally.add(_moments(self.layer, bound.args[1], bound.arguments.get("mask")))
+        # A class whose call has no `training` does in training what it does in inference: it is measured as well.
+        if not (self.forced or self.argument(bound, "training", default=True)):
+            return self.run(bound, False)
+        self.tally.add(_moments(self.layer, bound.args[1], self.argument(bound, "mask")))
         # Else the correction of `renorm` would change from batch to batch.
         held = [(variable, tf.identity(variable)) for variable in self.layer.non_trainable_variables]
-        y = self.run(bound, training)
+        y = self.run(bound, True if self.forced else None)
         for variable, value in held:
             variable.assign(value)
         return y

@@ -144,6 +144,40 @@ def test_an_optimizer_that_was_built_while_frozen():
     assert moved(model) >= PARAMETERS | STATISTICS
 
 
+def forcing(base, signature):
+    """A class derived from `base` that normalizes with the batch whatever it is called with."""
+
+    class WithTraining(base):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs, training=True, mask=mask)
+
+    class WithoutTraining(base):
+        def call(self, inputs, mask=None):
+            return super().call(inputs, training=True, mask=mask)
+
+    class WithKeywords(base):
+        def call(self, inputs, **kwargs):
+            return super().call(inputs, **kwargs | {"training": True})
+
+    return {"training": WithTraining, "no training": WithoutTraining, "keywords": WithKeywords}[signature]
+
+
+@pytest.mark.parametrize("parameters", [True, False])
+@pytest.mark.parametrize("signature", ["training", "no training", "keywords"])
+@pytest.mark.parametrize("base", [L.BatchNormalization, BatchNorm])
+def test_a_class_that_forces_training_mode(base, signature, parameters):
+    model = model_with(forcing(base, signature))
+    assert moved(model) >= STATISTICS
+    freeze(model, parameters=parameters)
+    assert moved(model) == (DENSE if parameters else DENSE | PARAMETERS)
+    before = [[v.trainable for v in layer.variables] for layer in norms(model)]
+    x = X[:5]
+    np.testing.assert_allclose(model(X, training=True)[:5], model(x, training=True), rtol=1e-5)  # no batch statistics
+    assert [[v.trainable for v in layer.variables] for layer in norms(model)] == before
+    unfreeze(model)
+    assert moved(model) >= STATISTICS
+
+
 def test_frozen_layers_are_not_kept_alive():
     model = model_with(L.BatchNormalization, compiled=False)
     freeze(model)

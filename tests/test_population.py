@@ -527,3 +527,51 @@ def test_data_without_a_batch():
     with pytest.raises(ValueError, match=r"Received: \['batch_normalization.*'\], which got none"):
         masked = keras.Sequential([keras.Input((2, 3)), L.Masking(1.0), ours()])
         recalibrate(masked, np.ones((4, 2, 3)))
+
+
+class WithoutTraining(kerasbn.BatchNorm):
+    """Normalizes with the batch whatever the mode is."""
+
+    def call(self, inputs, mask=None):
+        return super().call(inputs, training=True, mask=mask)
+
+
+class WithKeywords(kerasbn.BatchNorm):
+    def call(self, inputs, *args, **kwargs):
+        return super().call(inputs, *args, **kwargs)
+
+
+class OfKeras(L.BatchNormalization):
+    def call(self, x, mask=None):
+        return super().call(x, training=True, mask=mask)
+
+
+@pytest.mark.parametrize("layers", [None, "bn"])
+@pytest.mark.parametrize("own", [WithoutTraining, WithKeywords, OfKeras])
+def test_classes_whose_call_has_no_training(own, layers):
+    model = keras.Sequential([keras.Input((3,)), own(name="bn"), L.Dense(1)])
+    x = np.random.default_rng(0).normal(5.0, 2.0, (64, 3)).astype("float32")
+    before = kerasbn.diagnose(model, x, layers=layers)
+    assert [finding.kind for finding in before.findings] == ["moving statistics"]
+    found = kerasbn.recalibrate(model, x, layers=layers)
+    assert found.layers[0].values == 64
+    np.testing.assert_allclose(model.layers[0].moving_mean, x.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(model.layers[0].moving_variance, x.var(0, ddof=1), rtol=1e-5)
+    assert kerasbn.diagnose(model, x, layers=layers).healthy
+
+
+def test_other_classes_whose_call_has_no_training_stay_where_layers_are_named():
+    x = np.random.default_rng(0).normal(5.0, 2.0, (64, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), WithoutTraining(name="first"), kerasbn.BatchNorm(name="second")])
+    kerasbn.recalibrate(model, x, layers="second")
+    first, second = model.layers
+    np.testing.assert_array_equal(first.moving_mean, np.zeros(3))
+    # The first one is in inference mode, in which it does next to nothing here.
+    np.testing.assert_allclose(second.moving_mean, x.mean(0) / np.sqrt(1.001), rtol=1e-5)
+
+
+def test_a_mask_of_a_class_with_keywords():
+    model = keras.Sequential([keras.Input((4, 3)), L.Masking(), WithKeywords(name="bn")])
+    x = np.random.default_rng(0).normal(5.0, 2.0, (64, 4, 3)).astype("float32")
+    x[:, 3] = 0
+    assert kerasbn.recalibrate(model, x).layers[0].values in (64 * 3, 64 * 4)

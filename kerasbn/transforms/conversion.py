@@ -7,7 +7,7 @@ import keras
 
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.selection import Selection, batch_norms, layers_in
-from kerasbn.transforms.clone import activation_layer, clone, free_name
+from kerasbn.transforms.clone import activation_layer, clone, custom_objects, free_name
 from kerasbn.transforms.flow import trace
 from kerasbn.transforms.fusion import Fusion
 from kerasbn.transforms.optimizer_state import carry_optimizer
@@ -34,6 +34,8 @@ def convert(
     Keras's and those that were kerasbn's before. Layers in nested models are converted, and those in wrappers
     (`TimeDistributed`) and in layers that show what is in them in their configuration.
 
+    A layer of a class that is derived from `BatchNorm` keeps its class, with the options changed in its configuration.
+
     Args:
         model: A functional or Sequential model. It is left as it is.
         layers: Which normalizations: `None` for all; a name or several; or a function of a layer that says whether it
@@ -51,9 +53,10 @@ def convert(
         slots of all variables that are still there.
 
     Raises:
-        ValueError: If an override is not allowed; if a layer is of a class of its own, derived from Keras's, whose
-            behaviour would be lost; if one is in a layer that makes it in Python code; if `model` is not functional or
-            Sequential; if there is no normalization, or `layers` names one that is not there.
+        ValueError: If an override is not allowed; if a layer is of a class that is derived from Keras's and not from
+            `BatchNorm`, so that what it does would be lost; if one is in a layer that makes it in Python code; if
+            `model` is not functional or Sequential; if there is no normalization, or `layers` names one that is not
+            there.
 
     Example:
     >>> layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(name="bn"), keras.layers.ReLU()]
@@ -72,16 +75,18 @@ def convert(
         )
     BatchNorm(**overrides)  # raises for what is not allowed
     meant = {id(layer) for layer in batch_norms(model, layers)}
-    fusion = Fusion(trace(model) if fuse_activations else [], meant)
+    # What a derived class does with the result of its normalization comes before the activation.
+    plain = {id(layer) for layer in batch_norms(model, layers) if type(layer) in (KERAS, BatchNorm)}
+    fusion = Fusion(trace(model) if fuse_activations else [], plain)
     found: list[Change] = []
 
-    def ours(config: dict[str, Any], was: type, where: str, **more: Any) -> BatchNorm:
+    def ours(config: dict[str, Any], was: Any, where: str, **more: Any) -> keras.layers.BatchNormalization:
         if was is KERAS:
             found.append(Change(where, "class", "keras.layers.BatchNormalization", "kerasbn.BatchNorm"))
         for name, value in overrides.items():
             if config.get(name) != value:
                 found.append(Change(where, name, config.get(name), value))
-        return BatchNorm.from_config(config | overrides | more)
+        return (BatchNorm if was is KERAS else was).from_config(config | overrides | more)
 
     def rewrite(operation: Any, where: str) -> Sequence[Any]:
         if id(operation) in fusion.absorbed:
@@ -89,14 +94,16 @@ def convert(
         if id(operation) not in meant:
             names = {layer.name for layer, _ in layers_in(operation) if id(layer) in meant}
             new = _with_inner(operation, where, names, ours)
-            _check_class(new, names, where, (BatchNorm,))
+            _check_class(new, names, where)
             return [new]
-        _check_class(operation, {operation.name}, where, (KERAS, BatchNorm))
+        if type(operation) is not KERAS:
+            _check_class(operation, {operation.name}, where)
         more = {}
         if id(operation) in fusion.activations:
             more["activation"] = fusion.activations[id(operation)]
             found.append(Change(where, "activation", None, more["activation"].__name__))
-        return [ours(operation.get_config(), type(operation), where, **more)]
+        with keras.saving.custom_object_scope(custom_objects([operation])):
+            return [ours(operation.get_config(), type(operation), where, **more)]
 
     new, _ = rebuild(model, rewrite)
     carry_optimizer(model, new)
@@ -128,8 +135,8 @@ def to_keras(model: keras.Model, *, inference_only: bool = False, changes: list[
 
     Raises:
         ValueError: If a layer has an option that Keras lacks, as above; if a layer of kerasbn is in one that makes it
-            in Python code, or, with an activation, in a wrapper; if the model has other layers of kerasbn; if `model`
-            is not functional or Sequential.
+            in Python code, or, with an activation, in a wrapper; if the model has other layers of kerasbn, or of
+            classes that are derived from them; if `model` is not functional or Sequential.
 
     Example:
     >>> model = keras.Sequential([keras.Input((3,)), BatchNorm(activation="relu", name="bn")])
@@ -142,12 +149,12 @@ def to_keras(model: keras.Model, *, inference_only: bool = False, changes: list[
     names = {layer.name for layer, _ in layers_in(model)}
     found: list[Change] = []
 
-    def theirs(config: dict[str, Any], was: type, where: str) -> keras.layers.BatchNormalization:
+    def theirs(config: dict[str, Any], was: Any, where: str) -> keras.layers.BatchNormalization:
         if was is BatchNorm:
             found.append(Change(where, "class", "kerasbn.BatchNorm", "keras.layers.BatchNormalization"))
             config, left_out = _for_keras(config, where, inference_only)
             found.extend(Change(where, name, value, None) for name, value in left_out.items())
-        return KERAS.from_config(config)
+        return (KERAS if was is BatchNorm else was).from_config(config)
 
     def rewrite(operation: Any, where: str) -> Sequence[Any]:
         if type(operation) is BatchNorm:
@@ -160,14 +167,7 @@ def to_keras(model: keras.Model, *, inference_only: bool = False, changes: list[
                 found.append(Change(where, "activation", shown, f"layer {chain[-1].name}"))
             return chain
         new = _with_inner(operation, where, {layer.name for layer, _ in layers_in(operation)}, theirs)
-        for layer, _ in layers_in(new):
-            if type(layer).__module__.split(".")[0] == "kerasbn":
-                what = "BatchNorm" if type(layer) is BatchNorm else type(layer).__name__
-                inside = "" if layer is new else f" in {where!r}, which makes it in Python code"
-                raise ValueError(
-                    f"The layer {layer.name!r} of class kerasbn {what}{inside} has no equal in Keras. Take it out of "
-                    "the model, or load the model where kerasbn is installed."
-                )
+        _check_of_keras(new, where)
         return [new]
 
     new, _ = rebuild(model, rewrite)
@@ -185,11 +185,12 @@ def _with_inner(operation: Any, where: str, names: set[str], make: Make) -> Any:
     """A copy of `operation` whose configuration has new layers in the place of those of `names` in it."""
     if not any(isinstance(layer, KERAS) for layer, _ in layers_in(operation)):
         return clone(operation)
-    classes = {None: KERAS, keras.saving.get_registered_name(BatchNorm): BatchNorm}
+    ours = {type(layer) for layer, _ in layers_in(operation) if isinstance(layer, BatchNorm)}
+    classes = {None: KERAS} | {keras.saving.get_registered_name(each): each for each in ours}
 
     def replace(serialized: dict[str, Any]) -> dict[str, Any]:
         was = classes.get(serialized.get("registered_name"))
-        if was is None or serialized["class_name"] != KERAS.__name__ or serialized["config"].get("name") not in names:
+        if was is None or serialized["class_name"] != was.__name__ or serialized["config"].get("name") not in names:
             return serialized
         inside = f"{where}/{serialized['config']['name']}"
         return keras.saving.serialize_keras_object(make(serialized["config"], was, inside))
@@ -197,11 +198,11 @@ def _with_inner(operation: Any, where: str, names: set[str], make: Make) -> Any:
     return clone(operation, replaced(operation.get_config(), replace))
 
 
-def _check_class(operation: Any, names: set[str], where: str, allowed: tuple[type, ...]) -> None:
-    """Raises ValueError if one of the normalizations in `operation` that have these names is of another class."""
+def _check_class(operation: Any, names: set[str], where: str) -> None:
+    """Raises ValueError if one of the normalizations in `operation` that have these names is not kerasbn's."""
     for layer, _ in layers_in(operation):
-        if isinstance(layer, KERAS) and layer.name in names and type(layer) not in allowed:
-            if type(layer) in (KERAS, BatchNorm):
+        if isinstance(layer, KERAS) and layer.name in names and not isinstance(layer, BatchNorm):
+            if type(layer) is KERAS:
                 why = (
                     f"is in {where!r} of class {type(operation).__name__}, which makes it in Python code. Make it an "
                     "argument of that class, in its configuration"
@@ -216,6 +217,23 @@ def _check_class(operation: Any, names: set[str], where: str, allowed: tuple[typ
                 "layers=lambda layer: isinstance(layer, keras.layers.BatchNormalization) and "
                 f"layer.name != {layer.name!r}."
             )
+
+
+def _check_of_keras(operation: Any, where: str) -> None:
+    """Raises ValueError if `operation` or a layer in it is kerasbn's, or of a class derived from one of these."""
+    for layer, _ in layers_in(operation):
+        for cls in type(layer).__mro__:
+            if cls.__module__.split(".")[0] == "kerasbn":
+                what = f"kerasbn {'BatchNorm' if cls is BatchNorm else cls.__name__}"
+                if cls is not type(layer):
+                    what = f"{type(layer).__name__}, derived from {what},"
+                inside = "" if layer is operation else f" in {where!r}"
+                if inside and type(layer) is BatchNorm:
+                    inside += ", which makes it in Python code,"
+                raise ValueError(
+                    f"The layer {layer.name!r} of class {what}{inside} has no equal in Keras. Take it out of "
+                    "the model, or load the model where kerasbn is installed."
+                )
 
 
 def _for_keras(config: Mapping[str, Any], where: str, inference_only: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -158,6 +158,62 @@ def test_classes_of_their_own_are_refused_by_name():
     assert [type(layer) for layer in to_keras(new).layers] == [Own, L.BatchNormalization]
 
 
+class OwnOfOurs(BatchNorm):
+    """Derived as the error about `Own` says; not registered with Keras."""
+
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x, training=training, mask=mask)
+
+
+def with_own_of_ours():
+    td = L.TimeDistributed(OwnOfOurs(name="wrapped", gamma_regularizer="l2"), name="td")
+    nested = keras.Sequential([keras.Input((5, 3)), OwnOfOurs(name="inner")], name="nested")
+    layers = [OwnOfOurs(name="mine"), L.ReLU(name="relu"), td, nested, L.BatchNormalization(name="theirs")]
+    return with_random_weights(keras.Sequential([keras.Input((5, 3)), *layers]))
+
+
+def test_classes_derived_from_ours_are_kept():
+    model, changes = with_own_of_ours(), []
+    new = convert(model, changes=changes, fuse_activations=True)
+    assert {name: type(layer) for name, layer in norms(new).items()} == {
+        "mine": OwnOfOurs,
+        "wrapped": OwnOfOurs,
+        "inner": OwnOfOurs,
+        "theirs": BatchNorm,
+    }
+    assert [change.where for change in changes] == ["theirs"]  # and the ReLU stays after what the class does
+    x = inputs_of(model)
+    assert_close(new(x), model(x))
+    assert_close(new(x, training=True), model(x, training=True))
+
+
+def test_options_of_classes_derived_from_ours_change():
+    model, changes = with_own_of_ours(), []
+    new = convert(model, momentum=0.5, unbiased=True, changes=changes)
+    assert all(layer.momentum == 0.5 and layer.unbiased for layer in norms(new).values())
+    assert type(norms(new)["wrapped"]) is OwnOfOurs and norms(new)["wrapped"].gamma_regularizer is not None
+    assert sum(change.what == "unbiased" for change in changes) == 4
+    x = inputs_of(model)
+    assert_close(new(x), model(x))
+    only = convert(model, "td", unbiased=True)
+    assert [name for name, layer in norms(only).items() if getattr(layer, "unbiased", False)] == ["wrapped"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: OwnOfOurs(name="mine"),
+        lambda: L.TimeDistributed(OwnOfOurs(name="mine"), name="td"),
+        lambda: keras.Sequential([keras.Input((5, 3)), OwnOfOurs(name="mine")], name="nested"),
+    ],
+    ids=["layer", "wrapped", "nested"],
+)
+def test_classes_derived_from_ours_are_not_left_in_a_model_for_keras(layer):
+    model = keras.Sequential([keras.Input((5, 3)), layer()])
+    with pytest.raises(ValueError, match=r"'mine' of class OwnOfOurs, derived from kerasbn BatchNorm,.* no equal in"):
+        to_keras(model)
+
+
 def test_layers_in_python_code_are_refused_by_name():
     with pytest.raises(
         ValueError, match=r"'norm' cannot be converted: it is in 'block' of class Block, which makes it in"
