@@ -6,7 +6,7 @@ import keras
 
 from kerasbn.layers.arguments import count, number
 
-__all__ = ["a_model", "built", "count", "positive"]
+__all__ = ["a_model", "built", "count", "positive", "with_call"]
 
 
 def positive(name: str, value: Any) -> float:
@@ -28,6 +28,19 @@ def a_model(value: Any, kind: type = keras.Model) -> Any:
             "keras.saving.load_model, and layers become a model in keras.Sequential."
         )
     return value
+
+
+def with_call(model: Any) -> Any:
+    """`model`, if it can be called: one that is made of parts may have a `train_step` and no `call`."""
+    if type(a_model(model)).call is keras.Model.call and "call" not in vars(model):
+        parts = [name for name, part in vars(model).items() if isinstance(part, keras.Model)]
+        such = f", such as its {' or '.join(map(repr, parts))}" if parts else ""
+        raise ValueError(
+            f"Argument `model` must be a model that can be called. Received: {model.name!r} of class "
+            f"{type(model).__name__}, which has no `call`. Hand in the inner model that is meant{such}; callbacks have "
+            "an argument `model` for it."
+        )
+    return model
 
 
 def _shown(value: Any) -> str:

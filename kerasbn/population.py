@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasbn.arguments import built, count
+from kerasbn.arguments import built, count, with_call
 from kerasbn.arrays import arrays, batches_or
 from kerasbn.cardinality import check_end, progress
 from kerasbn.freezing import is_frozen
@@ -100,7 +100,7 @@ def recalibrate(
 
     Args:
         model: The model, built; it need not be compiled. Its class's `call` gets ``x, training=True``, whatever
-            `train_step` does.
+            `train_step` does. Of a model that has no `call` (a GAN), hand in the inner model.
         data: Arrays `x` or a tuple of arrays ``(x, ...)``, which are put in random order; or what `predict` takes
             and gives batches ``(x, ...)``: `tf.data.Dataset`, also of ``x``, `PyDataset`, generator. Only `x` is used.
             Give what the model is trained on, augmented in the same way, in batches of the same size; some thousands
@@ -122,9 +122,9 @@ def recalibrate(
         ones were from them.
 
     Raises:
-        ValueError: If an argument is out of its range; if `layers` names one that is not there; if there is no batch
-            normalization or none that gets values; if the data have no batch, or no end and `steps` is `None`; if a
-            layer gets values that are not finite.
+        ValueError: If an argument is out of its range; if `model` is not built or has no `call`; if `layers` names one
+            that is not there; if there is no batch normalization or none that gets values; if the data have no batch,
+            or no end and `steps` is `None`; if a layer gets values that are not finite.
         TypeError: If `model` is no Keras model, or `data` nothing that gives batches.
 
     Example:
@@ -155,14 +155,14 @@ class Recalibrator:
 
     def __init__(self, model: keras.Model, layers: Selection = None) -> None:
         """Decides which layers are recalibrated; see `recalibrate`."""
-        norms = batch_norms(built(model), layers)
+        norms = batch_norms(built(with_call(model)), layers)
         self.model = model
         self.layers = norms if layers is not None else [layer for layer in norms if not is_frozen(layer)]
         self._named = layers is not None
         if not self.layers:
             raise ValueError(
                 f"Argument `model` must have a batch normalization that is not frozen. Received: {model.name!r}, in "
-                f"which all {len(norms)} are. Layers that `layers` names are measured even if they are frozen: "
+                f"which all {len(norms)} are. Name those that are meant, which then count although they are frozen: "
                 f"layers={norms[0].name!r}."
             )
         self.statistics = [variable for layer in self.layers for variable in _statistics(layer)]

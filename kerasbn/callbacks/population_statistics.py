@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasbn.arguments import count
+from kerasbn.arguments import count, with_call
 from kerasbn.cardinality import check_end
 from kerasbn.population import Recalibration, Recalibrator
 from kerasbn.selection import Selection
@@ -36,6 +36,8 @@ class PopulationStatistics(keras.callbacks.Callback):
         steps: Integer, how many batches, or `None` for all; needed for data without end (`repeat()`).
         when: `"end"`, when `fit` ends; `"validation"`, before each validation; an integer n, after every n-th epoch; or
             a function of an epoch, counted from 0, that says whether to recalibrate when it ends.
+        model: The model that is recalibrated: `None` for the one that is trained; or one in it, where that has a
+            `train_step` and no `call`, as the generator of a GAN.
         layers: Which, as of `recalibrate`.
         batch_size: Integer, samples in a batch, for arrays.
         seed: Integer, chooses their order.
@@ -69,6 +71,7 @@ class PopulationStatistics(keras.callbacks.Callback):
         steps: int | None = None,
         when: str | int | Callable[[int], bool] = "end",
         *,
+        model: keras.Model | None = None,
         layers: Selection = None,
         batch_size: int = 32,
         seed: int = 0,
@@ -77,6 +80,7 @@ class PopulationStatistics(keras.callbacks.Callback):
         """Checks and remembers the arguments; see the class."""
         super().__init__()
         self.data, self.when, self.layers = data, _when(when), layers
+        self._given = None if model is None else with_call(model)
         steps = None if steps is None else count("steps", steps, 1)
         check_end(data, steps)
         self._how: dict[str, Any] = {
@@ -97,8 +101,12 @@ class PopulationStatistics(keras.callbacks.Callback):
 
         They stay for the weights that they belong to: `SwapEMAWeights(swap_on_epoch=True)` leaves its own in the model
         when `fit` ends, and takes them out when the next one begins.
+
+        Raises:
+            ValueError: If the model cannot be called, which would be known at the end of the training only.
         """
-        other = self._recalibrator is None or self._recalibrator.model is not self.model
+        with_call(self._recalibrated)
+        other = self._recalibrator is None or self._recalibrator.model is not self._recalibrated
         if self._moving and (other or self._exchanged()):
             self._moving = None
 
@@ -141,9 +149,10 @@ class PopulationStatistics(keras.callbacks.Callback):
         self._put_back_if_exchanged()
         # What was traced holds as long as the training step does: both change with compile, rates of dropout, freeze.
         step = self.model.train_function
-        if self._recalibrator is None or self._recalibrator.model is not self.model or self._step is not step:
-            self._recalibrator, self._step = Recalibrator(self.model, self.layers), step
-        moving = Snapshot(self._recalibrator.statistics, self.model.distribute_strategy)
+        model = self._recalibrated
+        if self._recalibrator is None or self._recalibrator.model is not model or self._step is not step:
+            self._recalibrator, self._step = Recalibrator(model, self.layers), step
+        moving = Snapshot(self._recalibrator.statistics, model.distribute_strategy)
         self.report = self._recalibrator(self.data() if callable(self.data) else self.data, **self._how)
         self._weights, self._moving = self._now(), moving
 
@@ -156,7 +165,11 @@ class PopulationStatistics(keras.callbacks.Callback):
         return not all(map(np.array_equal, self._weights, self._now()))
 
     def _now(self) -> list[np.ndarray]:
-        return [weight.numpy() for weight in self.model.trainable_variables]
+        return [weight.numpy() for weight in self._recalibrated.trainable_variables]
+
+    @property
+    def _recalibrated(self) -> keras.Model:
+        return self.model if self._given is None else self._given
 
 
 def _when(when: Any) -> Any:

@@ -70,7 +70,8 @@ def diagnose(
     selects them.
 
     Args:
-        model: The model, built; compiled if the steps of its training are to be known.
+        model: The model, built; compiled if the steps of its training are to be known. Of a model that has no `call`
+            (a GAN), hand in the inner model.
         data: What it was trained on, augmented in the same way, in batches of the same size; as for
             `kerasbn.recalibrate`.
         steps: Integer, how many batches are read, or `None` for all; needed for data without end (`repeat()`).

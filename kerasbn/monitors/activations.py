@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasbn.layers.arguments import number
@@ -29,6 +30,8 @@ class ActivationPercentiles(Monitor):
         file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
             one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
+        model: The model that is measured: `None` for the one that is trained; or one in it, where that has a
+            `train_step` and no `call`, as the generator of a GAN.
 
     Attributes:
         history: A list with a dictionary for each measurement, the first before training: `step`, and the percentiles.
@@ -63,16 +66,17 @@ class ActivationPercentiles(Monitor):
         every: int | None = None,
         file: Any = None,
         log_dir: Any = None,
+        model: keras.Model | None = None,
     ) -> None:
         """Checks and remembers the arguments; see the class."""
-        super().__init__(every, file, log_dir)
+        super().__init__(every, file, log_dir, model)
         self.percentiles = [number("percentiles", each, 0, 100) for each in percentiles]
         self.unit = unit
         self._x, self._layers, self._of, self._training = x, layers, of, training
 
     def make_probe(self) -> Any:
         """Finds the layers."""
-        return Probe(self.model, self._x, self._layers, self._of, self._training)
+        return Probe(self.measured, self._x, self._layers, self._of, self._training)
 
     def measure(self) -> dict[str, float]:
         """The percentiles of each layer."""
@@ -151,6 +155,8 @@ class ActivationStatistics(Monitor):
         file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
             one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
+        model: The model that is measured: `None` for the one that is trained; or one in it, where that has a
+            `train_step` and no `call`, as the generator of a GAN.
 
     Attributes:
         history: A list with a dictionary for each measurement, the first before training: `step`, and the numbers.
@@ -181,14 +187,15 @@ class ActivationStatistics(Monitor):
         every: int | None = None,
         file: Any = None,
         log_dir: Any = None,
+        model: keras.Model | None = None,
     ) -> None:
         """Checks and remembers the arguments; see the class."""
-        super().__init__(every, file, log_dir)
+        super().__init__(every, file, log_dir, model)
         self._x, self._layers, self._of, self._training = x, layers, of, training
 
     def make_probe(self) -> Any:
         """Finds the layers."""
-        return Probe(self.model, self._x, self._layers, self._of, self._training)
+        return Probe(self.measured, self._x, self._layers, self._of, self._training)
 
     def measure(self) -> dict[str, float]:
         """The numbers of each layer."""

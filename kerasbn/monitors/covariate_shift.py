@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasbn.arguments import count
@@ -96,6 +97,8 @@ class CovariateShift(Monitor):
         file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
             one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
+        model: The model that is measured: `None` for the one that is trained; or one in it, where that has a
+            `train_step` and no `call`, as the generator of a GAN.
 
     Attributes:
         history: A list with a dictionary for each measurement, the first before training: `step`, and the medians.
@@ -131,16 +134,17 @@ class CovariateShift(Monitor):
         every: int | None = None,
         file: Any = None,
         log_dir: Any = None,
+        model: keras.Model | None = None,
     ) -> None:
         """Checks and remembers the arguments; see the class."""
-        super().__init__(every, file, log_dir)
+        super().__init__(every, file, log_dir, model)
         self.bins = count("bins", bins, 2)
         self._x, self._layers, self._of, self._training = x, layers, of, training
         self.channels: list[dict[str, np.ndarray]] = []
 
     def make_probe(self) -> Any:
         """Finds the layers."""
-        return Probe(self.model, self._x, self._layers, self._of, self._training)
+        return Probe(self.measured, self._x, self._layers, self._of, self._training)
 
     def begin(self) -> None:
         """Reads what there is before training."""

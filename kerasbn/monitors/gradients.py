@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasbn.arguments import built
+from kerasbn.arguments import built, with_call
 from kerasbn.arrays import examples
 from kerasbn.monitors.monitor import Monitor
 from kerasbn.monitors.probe import Layers, chosen, ends
@@ -96,7 +96,7 @@ class _GradientProbe:
     """What reads the gradients of one batch; it is traced once."""
 
     def __init__(self, model: Any, x: Any, y: Any, layers: Layers) -> None:
-        if not built(model).compiled:
+        if not built(with_call(model)).compiled:
             raise ValueError(
                 f"The model must be compiled, as its loss is meant. Received: {model.name!r}: call `compile`."
             )
@@ -152,6 +152,8 @@ class GradientStatistics(Monitor):
         file: Path of a CSV file that gets a line for each measurement, or `None`. A `fit` from epoch 0 begins it anew;
             one with an `initial_epoch` goes on with it.
         log_dir: Folder for TensorBoard, or `None`.
+        model: The model that is measured, compiled: `None` for the one that is trained; or one in it, where that has a
+            `train_step` and no `call`.
 
     Attributes:
         history: A list with a dictionary for each measurement, the first before training: `step`, and the numbers.
@@ -172,15 +174,23 @@ class GradientStatistics(Monitor):
     """
 
     def __init__(
-        self, x: Any, y: Any, layers: Layers, *, every: int | None = None, file: Any = None, log_dir: Any = None
+        self,
+        x: Any,
+        y: Any,
+        layers: Layers,
+        *,
+        every: int | None = None,
+        file: Any = None,
+        log_dir: Any = None,
+        model: keras.Model | None = None,
     ) -> None:
         """Checks and remembers the arguments; see the class."""
-        super().__init__(every, file, log_dir)
+        super().__init__(every, file, log_dir, model)
         self._x, self._y, self._layers = x, y, layers
 
     def make_probe(self) -> Any:
         """Finds the layers."""
-        return _GradientProbe(self.model, self._x, self._y, self._layers)
+        return _GradientProbe(self.measured, self._x, self._y, self._layers)
 
     def measure(self) -> dict[str, float]:
         """The numbers of each layer."""

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasbn.arguments import count
+from kerasbn.arguments import count, with_call
 from kerasbn.files import whole
 
 
@@ -28,14 +28,18 @@ class Monitor(keras.callbacks.Callback):
         every: Integer above 0, steps between two measurements; `None` for the end of each epoch.
         file: Path of a CSV file that gets a line for each measurement, or `None`. It is whole at any time.
         log_dir: Folder for TensorBoard, or `None`.
+        model: The model that is measured: `None` for the one that is trained, or one in it.
 
     Attributes:
         history: A list with a dictionary for each measurement: `step`, and the numbers by name.
     """
 
-    def __init__(self, every: int | None = None, file: Any = None, log_dir: Any = None) -> None:
+    def __init__(
+        self, every: int | None = None, file: Any = None, log_dir: Any = None, model: keras.Model | None = None
+    ) -> None:
         """Checks and remembers the arguments; see the class."""
         super().__init__()
+        self._given = None if model is None else with_call(model)
         self.every = None if every is None else count("every", every, 1)
         self.file = None if file is None else Path(file)
         self.log_dir = log_dir
@@ -47,20 +51,25 @@ class Monitor(keras.callbacks.Callback):
         self._probe: Any = None
         self._traced: Any = None
 
+    @property
+    def measured(self) -> keras.Model:
+        """The model that is measured."""
+        return self.model if self._given is None else self._given
+
     def measure(self) -> dict[str, float]:
-        """What is measured of `self.model` now."""
+        """What is measured of the model now."""
         raise NotImplementedError
 
     def begin(self) -> None:
         """Called before the first step of a `fit`; what `history` has is what stays of it."""
 
     def make_probe(self) -> Any:
-        """What reads `self.model`, to be traced."""
+        """What reads the model, to be traced."""
         raise NotImplementedError
 
     @property
     def probe(self) -> Any:
-        """What reads `self.model`; its trace is kept from one measurement to the next, as tracing takes memory.
+        """What reads the model; its trace is kept from one measurement to the next, as tracing takes memory.
 
         It holds as long as that of the training step: both change with rates of dropout, freezing and `compile`.
         """

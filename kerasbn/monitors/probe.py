@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasbn.arguments import built
+from kerasbn.arguments import built, with_call
 from kerasbn.arrays import examples
 from kerasbn.layers.arguments import one_of
 from kerasbn.snapshot import RandomState, Snapshot
@@ -81,10 +81,11 @@ def chosen(model: Any, layers: Layers, of: str) -> dict[str, Any]:
         ValueError: As `Probe` does.
     """
     one_of("of", of, ("input", "output"))
-    if not getattr(built(model), "inputs", None):
+    if not getattr(built(with_call(model)), "inputs", None):
         raise ValueError(
             "The model must be functional or Sequential, so that the values in it can be had. Received: "
-            f"{model.name!r} of class {type(model).__name__}. Build it with the functional API."
+            f"{model.name!r} of class {type(model).__name__}. Build it with the functional API, or hand in an inner "
+            "model that is; callbacks have an argument `model` for it."
         )
     if callable(layers):
         found = [layer for layer in model.layers if layers(layer)]
