@@ -42,6 +42,14 @@ def test_equals_one_group_after_the_other(samples, way, known):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
+def test_a_mask_that_knows_the_size_of_the_batch():
+    """A graph that does not know it from the input has no branch for a batch that divides."""
+    layer, x, mask = BatchNorm(virtual_batch_size=SIZE), batch(6), np.arange(30).reshape(6, 5) % 3 > 0
+    layer.build(x.shape)
+    found = in_mode("graph", lambda x: train(layer, x, mask=mask)[0], ((None, 5, 3), "float32"))(x)
+    np.testing.assert_allclose(found, BatchNorm(virtual_batch_size=SIZE)(x, training=True, mask=mask), atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [4, 3])
 def test_bfloat16_of_several_batch_sizes(channels):
     """Two at a time where channels are even. With the second size TensorFlow no longer knows the number of groups."""

@@ -24,7 +24,8 @@ def by_groups(
 
     Args:
         function: Of x ``[groups, size, ...]`` and a mask of the same axes without the last one, or `None`; returns a
-            tensor of the shape of x and whatever else. It may be called in a branch, so it must only compute.
+            tensor of the shape of x and tensors that receive no gradient. It may be called in a branch, so it must only
+            compute.
         x: Of shape ``[batch, ...]``.
         mask: Broadcasts to the shape of `x` without the last axis, or `None`.
         size: Samples in a group.
@@ -32,6 +33,8 @@ def by_groups(
     Returns:
         Tensor of the shape of `x`, and what else `function` returned.
     """
+    if x.shape[0] is None and mask is not None and mask.shape[0] not in (None, 1):
+        x = tf.ensure_shape(x, [mask.shape[0], *x.shape[1:]])
 
     def whole(x=x, mask=mask):
         if mask is not None:
@@ -56,7 +59,13 @@ def by_groups(
         return filled_up() if x.shape[0] % size else whole()
     if inside_xla():
         return filled_up()
-    return tf.cond(tf.shape(x)[0] % size == 0, whole, filled_up)
+
+    def branch(groups: Callable[[], tuple[tf.Tensor, T]]) -> tuple[tf.Tensor, T]:
+        # The gradient of a branch goes through all that the branch returns.
+        y, more = groups()
+        return y, tf.nest.map_structure(lambda t: None if t is None else tf.stop_gradient(t), more)
+
+    return tf.cond(tf.shape(x)[0] % size == 0, lambda: branch(whole), lambda: branch(filled_up))
 
 
 def _group(t: tf.Tensor, size: int) -> tf.Tensor:

@@ -304,8 +304,10 @@ class BatchNorm(keras.layers.BatchNormalization):
         gamma = self._vector(self.gamma if self.scale else ones, dtype)
         beta = self._vector(self.beta if self.center else 0 * ones, dtype)
         if self.virtual_batch_size:
-            # One of each a group, so that each group has gradients of its own, which add up here.
-            gamma, beta = (tf.repeat(weight, tf.shape(flat)[0], axis=0) for weight in (gamma, beta))
+            # One of each for each group, so that each group has separate gradients, which add up here. A sum, because
+            # its gradient needs nothing but shapes: XLA must know them, also in the gradient of a loop.
+            nothing = tf.zeros_like(flat[(slice(None), *[slice(1)] * (len(flat.shape) - 1))], dtype)
+            gamma, beta = gamma + nothing, beta + nothing
         # What depends on the moments before the batch is normalized keeps the two from being one program.
         moments = None
         if self.renorm or self.synchronized:
@@ -347,7 +349,9 @@ class BatchNorm(keras.layers.BatchNormalization):
         bounds = self.renorm_clipping or {}
         r = tf.clip_by_value(r, bounds.get("rmin", r.dtype.min), bounds.get("rmax", r.dtype.max))
         d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
-        return r, d
+        # Constants to the derivative. They do not depend on `x` for a tape, but they do for the gradient of a branch or
+        # loop, which follows every tensor back to its inputs.
+        return tf.stop_gradient(r), tf.stop_gradient(d)
 
     def _update(self) -> Update:
         """How the moving statistics move."""

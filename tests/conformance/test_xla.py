@@ -134,34 +134,3 @@ def test_traced_once():
     model.fit(x, y, batch_size=8, epochs=3, verbose=0)
     model.fit(x[:21], y[:21], batch_size=8, epochs=1, verbose=0)  # 8, 8, 5
     assert len(traces) == after_first
-
-
-BRANCHES = {
-    "cond": lambda layer, x, yes: tf.cond(yes, lambda: layer(x, training=True), lambda: x),
-    "switch": lambda layer, x, yes: tf.switch_case(tf.cast(yes, "int32"), [lambda: x, lambda: layer(x, training=True)]),
-    "keras cond": lambda layer, x, yes: keras.ops.cond(yes, lambda: layer(x, training=True), lambda: x),
-    "while": lambda layer, x, yes: tf.while_loop(
-        lambda i, _: i < 1, lambda i, x: (i + 1, layer(x, training=True)), (0, x), maximum_iterations=2
-    )[1],
-    "map": lambda layer, x, yes: tf.map_fn(lambda x: layer(x, training=True), x[tf.newaxis])[0],
-}
-
-
-@pytest.mark.parametrize(("branch", "jit_compile", "mode"), crossed(BRANCHES, [True, False], ["graph", "inlined"]))
-def test_inside_a_branch_or_loop(branch, jit_compile, mode):
-    """As in stochastic depth; the gradient of a branch is a graph of its own, with inputs of its own."""
-    x = tf.constant(np.random.default_rng(0).normal(size=(6, 4)).astype("float32"))
-
-    def run(layer):
-        layer.build(x.shape)
-
-        def step(x, yes):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                loss = tf.reduce_sum(BRANCHES[branch](layer, x, yes) ** 3)
-            return loss, tape.gradient(loss, x)
-
-        return *in_mode(mode, step)(x, tf.constant(True)), layer.moving_mean
-
-    for a, b in zip(run(keras.layers.BatchNormalization()), run(BatchNorm(jit_compile=jit_compile)), strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
