@@ -3,11 +3,10 @@
 import argparse
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import progress, tables
+from benchmarks import lifeline, progress, tables
 from benchmarks.ending import ADVICE, ended
 
 QUICK_FOLDER = Path("runs/benchmarks")
@@ -36,7 +35,7 @@ RUNS = {
 def run(name: str, *arguments: str) -> bool:
     """Runs `python -m benchmarks.<name>` and says whether it succeeded. It ends with this process."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    process = subprocess.Popen(command, env=os.environ | {progress.VARIABLE: "0"})
+    process = lifeline.start(command, env=os.environ | {progress.VARIABLE: "0"})
     try:
         return process.wait() == 0
     except KeyboardInterrupt:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from benchmarks.lifeline import end_with_parent
+
 #: What a file system refuses: no room, no permission, a name that it cannot take.
 REFUSALS = (
     errno.ENOSPC,
@@ -41,10 +43,13 @@ def unwritable(error: BaseException) -> str | None:
 def ended(work: Callable[[], int | None], advice: str = "") -> int:
     """The exit status of a command that does `work`: its own, 2 with a sentence if something cannot be written.
 
+    If another command started this one, it ends when that one is killed.
+
     Args:
         work: What it does. It may return an exit status.
         advice: What can be done then.
     """
+    end_with_parent()
     try:
         status = work() or 0
         sys.stdout.flush()  # here, where an error can be told

@@ -9,6 +9,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from benchmarks import lifeline
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,12 +21,12 @@ class ProcessFailed(Exception):
 class Process:
     """A process that calls what it is told to and is idle in between. It is ended with the `with` that holds it.
 
-    Should this process be killed, the other one ends after the call that it is at.
+    Should this process be killed, the other one ends, too.
     """
 
     def __init__(self, **environment: str) -> None:
         self._said = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
+        self._process = lifeline.start(
             [sys.executable, "-m", "benchmarks.fresh"],
             cwd=ROOT,
             env={**os.environ, **environment},
@@ -73,6 +75,7 @@ def call(function: str, *arguments: object) -> object:
 
 def serve() -> None:
     """Answers calls until no more can come."""
+    lifeline.end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     for line in sys.stdin:

@@ -3,8 +3,9 @@
 import errno
 import fcntl
 import os
+import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from examples.errors import Refused
@@ -59,5 +60,25 @@ def _lock(descriptor: int, folder: Path) -> None:
         if error.errno == errno.EWOULDBLOCK:
             raise FolderUnusable(
                 f"Another process is writing into {folder}. Nothing was changed. Wait until it has ended, or name "
-                "another folder with `--out`."
+                f"another folder with `--out`.{_named(holders(descriptor))}"
             ) from None
+
+
+def holders(descriptor: int) -> dict[int, str]:
+    """The processes that have locked an open file or folder, and their commands, as far as the system tells."""
+    file = os.fstat(descriptor)
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    found = {}
+    with suppress(OSError):  # there is a list on Linux only
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if "FLOCK" in words and place in words:
+                number = words[words.index(place) - 1]
+                with suppress(OSError):  # it may have ended meanwhile
+                    command = Path(f"/proc/{number}/cmdline").read_text(errors="replace").replace("\0", " ")
+                    found[int(number)] = textwrap.shorten(command, 160, placeholder=" ...")
+    return found
+
+
+def _named(found: dict[int, str]) -> str:
+    return " It is " + ", ".join(f"process {n} ({text})" for n, text in found.items()) + "." if found else ""

@@ -199,7 +199,7 @@ def test_a_log_of_all_benchmarks(tmp_path, monkeypatch, capsys):
         seen.append(env[VARIABLE])
         return SimpleNamespace(wait=lambda: 0)
 
-    monkeypatch.setattr(everything.subprocess, "Popen", run)
+    monkeypatch.setattr(everything.lifeline, "start", run)
     assert everything.main(["--out", str(tmp_path)]) == 0
     assert len(lines(capsys)) <= 12 and set(seen) == {"0"} and len(seen) == len(everything.RUNS) + 2
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import lifeline
 from examples.multi_worker.cluster import free_ports, how_it_ended
 from tuning.results import PROJECT, ended
 
@@ -22,7 +23,7 @@ class WorkerLost(Exception):
 
 
 class Cluster:
-    """The processes of a study. All end with it, whatever happens.
+    """The processes of a study. All end with it, whatever happens, also if it is killed.
 
     A worker that is killed is started again under its name, and the chief gives it the trial that it had: that is how
     Keras Tuner's protocol works. One that ends with an error of its own would meet it again, so the study ends.
@@ -60,7 +61,7 @@ class Cluster:
         local = {"no_grpc_proxy": HOST, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
         member = [*self._command, "--chief", self._address, "--worker-id", name, "--resume"]
         with open(log, "a") as stream:
-            self.processes[name] = subprocess.Popen(
+            self.processes[name] = lifeline.start(
                 [sys.executable, "-m", "tuning.study", *member],
                 env=os.environ | local,
                 stdin=subprocess.DEVNULL,

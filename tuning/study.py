@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from benchmarks.lifeline import end_with_parent
 from examples.errors import Refused
 from examples.folder import held
 from examples.options import positive
@@ -29,6 +30,7 @@ Whoever reaches the port of the chief can take part: Keras Tuner has no authenti
 
 
 def main(arguments: list[str] | None = None) -> int:
+    end_with_parent()
     options = parser().parse_args(arguments)
     out = options.out or Path("runs/tuning") / options.dataset
     try:  # what can be said without TensorFlow, whose import takes seconds

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lifeline
+
 ROOT = Path(__file__).parents[2]
 
 #: How long, in seconds, workers may take to notice that one of them has died. TensorFlow takes about ten.
@@ -18,7 +20,7 @@ GRACE = 60.0
 
 
 class Cluster:
-    """Worker processes, on free ports of the loopback interface.
+    """Worker processes, on free ports of the loopback interface. All end with this process, also if it is killed.
 
     Args:
         workers: How many; 0 for one process without a cluster.
@@ -53,7 +55,7 @@ class Cluster:
             task = {"type": "worker", "index": index}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": self._addresses}, "task": task})
         with self.log(index).open("ab") as log:
-            self.processes[index] = subprocess.Popen(
+            self.processes[index] = lifeline.start(
                 [sys.executable, "-u", "-m", self.module, *self.arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
