@@ -35,6 +35,8 @@ def shuffle_within_shards(
       other, independently of the other shards and epochs.
     - With a `seed`, the first epoch is the same in every run, so is the second, and so on, as long as the global seed
       (`tf.random.set_seed`) is the same; as with `tf.data.Dataset.shuffle`. Iterating anew begins the next epoch.
+    - An iterator that is restored from a `tf.train.Checkpoint` resumes with the example that would have come next, if
+      the files are the same.
     - No more than ``cycle_length * buffer_size`` examples are read ahead (with `None`, than `cycle_length` of the
       largest shards have), besides what `num_parallel_calls` and a `prefetch` behind this read ahead.
 
@@ -58,6 +60,7 @@ def shuffle_within_shards(
     Returns:
         A `tf.data.Dataset` of the examples, not batched, not repeated. TensorFlow does not know how many examples files
         have: give `fit` a dataset with ``.repeat()`` and `steps_per_epoch`, or Keras warns when the first epoch ends.
+        `kerasbn.recalibrate` and `kerasbn.diagnose` then need `steps`.
 
     Raises:
         ValueError: If a number is out of its range, if there are no shards or no examples, or if they never end.
@@ -92,29 +95,51 @@ def shuffle_within_shards(
         )
     if reader is None:
         return shards.shuffle(buffer_size or number, seed=seed, reshuffle_each_iteration=True)
-    # Shards are names or handles, not examples: all of them fit.
-    shards = shards.shuffle(number, seed=seed, reshuffle_each_iteration=True)
-    # A dataset that is made within `interleave` is a new one in each epoch, and its shuffle begins anew with it. So
-    # that the order within a shard is another one in each epoch, its seed is one of a stream that is not the same.
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+
+    def epoch(order: tf.Tensor) -> tf.data.Dataset:
+        """The examples in an order that `order` decides, which alone is another one in each epoch.
+
+        Nothing in here has a state besides its position, so an iterator that is restored from a checkpoint resumes
+        exactly. Shuffles of other orders in each iteration would not, if they had ended before the checkpoint.
+        """
+        key = tf.reduce_sum(tf.bitwise.left_shift(order, tf.range(0, 64, 4, tf.int64)))  # 16 digits of 4 bits
+
+        def seed_of(place: tf.Tensor, shard: Any) -> tuple[Any, tf.Tensor]:
+            return shard, tf.random.stateless_uniform([], tf.stack([key, place]), None, None, tf.int64)
+
+        # Shards are names or handles, not examples: all of them fit.
+        return (
+            _shuffled(shards, number, key)
+            .enumerate()
+            .map(seed_of)
+            .interleave(
+                examples,
+                cycle_length=cycle_length,
+                block_length=block_length,
+                num_parallel_calls=num_parallel_calls,
+                deterministic=None if num_parallel_calls is None else True,
+            )
+        )
 
     def examples(shard: Any, shard_seed: tf.Tensor) -> tf.data.Dataset:
         dataset = reader(shard)
-        size = dataset.cardinality() if buffer_size is None else buffer_size
-        # TensorFlow compares a pair of the graph's seed and this one with (0, 0), and a tensor cannot be compared in a
-        # graph: so a global seed of 0 would raise here. This is the seed of this function's graph, not the global one,
-        # which has had its effect on the stream of seeds.
-        if not tf.executing_eagerly():
-            tf.random.set_seed(1)
-        return dataset.shuffle(size, seed=shard_seed)
+        return _shuffled(dataset, dataset.cardinality() if buffer_size is None else buffer_size, shard_seed)
 
-    return tf.data.Dataset.zip(shards, seeds).interleave(
-        examples,
-        cycle_length=cycle_length,
-        block_length=block_length,
-        num_parallel_calls=num_parallel_calls,
-        deterministic=None if num_parallel_calls is None else True,
-    )
+    orders = tf.data.Dataset.range(16).shuffle(16, seed=seed, reshuffle_each_iteration=True).batch(16)
+    # TensorFlow refuses to save an iterator with a shuffle in a function, as if its state were outside of the iterator.
+    options = tf.data.Options()
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    return orders.flat_map(epoch).with_options(options)
+
+
+def _shuffled(dataset: tf.data.Dataset, buffer_size: Any, seed: tf.Tensor) -> tf.data.Dataset:
+    """`dataset` in the order that `seed` says, in a function of `tf.data`."""
+    # TensorFlow compares a pair of the graph's seed and this one with (0, 0), and a tensor cannot be compared in a
+    # graph: so a global seed of 0 would raise here. This is the seed of this function's graph, not the global one,
+    # which has had its effect on `seed`.
+    if not tf.executing_eagerly():
+        tf.random.set_seed(1)
+    return dataset.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
 
 
 def _shards(

@@ -217,3 +217,31 @@ def test_errors(arguments, error, parts):
         shuffle_within_shards(**{"files_or_dataset": ["a"], **arguments})
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"num_parallel_calls": 2},
+        {"num_parallel_calls": tf.data.AUTOTUNE, "cycle_length": 2},
+        {"buffer_size": 3, "block_length": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seen", [0, 7, 53, 105, 110, 150])
+def test_a_checkpoint_of_the_iterator_resumes_where_it_was(files, tmp_path, arguments, seen):
+    """In the first epoch, when all shards are open, at its end, and in the second: 110 examples are an epoch."""
+
+    def iterator():
+        return iter(shuffle_within_shards(files, seed=4, **{"cycle_length": 3} | arguments).repeat(3))
+
+    before = iterator()
+    for _ in range(seen):
+        next(before)
+    saved = tf.train.Checkpoint(iterator=before).save(tmp_path / "checkpoint")
+    after = iterator()
+    next(after)  # what it has seen itself does not count
+    tf.train.Checkpoint(iterator=after).restore(saved)
+    rest = epoch(after)
+    assert rest == epoch(before) and len(rest) == 3 * len(EXAMPLES) - seen
