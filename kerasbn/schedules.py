@@ -1,5 +1,6 @@
 """Learning rates that decay faster: Sec. 4.2.1 of Ioffe & Szegedy (2015)."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -9,32 +10,57 @@ import keras
 
 from kerasbn.arguments import positive
 from kerasbn.layers.arguments import number
+from kerasbn.schedule_shape import shape_of
 
 __all__ = ["Accelerated", "accelerated_epochs"]
 
 
 @keras.saving.register_keras_serializable("kerasbn")
 class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule with a raised rate and a compressed time axis.
+    """A schedule with a raised rate and, where it has no end, a compressed time axis.
 
-        rate(step) = ramp(step) * schedule(step * decay_speedup)
+        rate(step) = ramp(step) * schedule(time(step))
         ramp(step) = 1 + (factor - 1) * min(step / warmup_steps, 1)
+        time(step) = min(step, warmup) + speedup * max(step - warmup, 0)
 
-    With normalization a network stands a larger rate and "trains faster", so the rate should also fall faster: the
-    paper raises it 5 or 30 times and lets it decay 6 times as fast.
+    With normalization a network tolerates a larger rate and "trains faster", so the rate should also fall faster: the
+    paper raises it 5 or 30 times and lets it decay 6 times as fast. Its decay is exponential and has no end. A schedule
+    that has one is made for the length of a training run: 6 times as fast, it would be at its end, often a rate of 0,
+    after a sixth of it. So `speedup` depends on the schedule:
+
+    ===============================================  ====================================================
+    schedule                                         `speedup`
+    ===============================================  ====================================================
+    decays without end, as `ExponentialDecay` and    `decay_speedup`
+    `InverseTimeDecay`
+    ends, as `CosineDecay`, `PolynomialDecay` and    1; with `steps`
+    `PiecewiseConstantDecay`                         ``(length - warmup) / (steps - warmup)``
+    restarts or cycles, as `CosineDecayRestarts`     1
+    ===============================================  ====================================================
+
+    `warmup` is the number of steps in which the rate of `schedule` itself rises to its highest value, 0 if it does not:
+    they are never compressed. `length` is the step from which on its rate does not change; for
+    `PiecewiseConstantDecay`, which does not say how long its last value is for, it is as long as the one before it.
+    A schedule of your own is evaluated at some hundred steps to see which of the three it is.
 
     Args:
         schedule: `keras.optimizers.schedules.LearningRateSchedule`, the rate of the network without normalization.
         factor: Positive float, what the rate is multiplied by.
-        decay_speedup: Positive float, how many steps of `schedule` pass in one step.
+        decay_speedup: Positive float, how many steps of a `schedule` without end pass in one step.
         warmup_steps: Number, not negative, of steps over which the factor rises from 1 (Goyal et al. 2017, Sec. 2.2);
             0 for the whole factor from the first step on.
+        steps: Positive number of steps that the training run has, to which a `schedule` with an end is compressed, or
+            `None`: it keeps its length.
+
+    Attributes:
+        speedup: Float: how many steps of `schedule` pass in one step after its warm-up.
+        end: Float: the step from which on the rate does not change, `None` if it always does.
 
     Returns:
         Called with a step, a scalar integer tensor, variable or number: the rate there, a scalar tensor.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range, or `steps` are not more than the warm-up of `schedule` has.
         TypeError: If `schedule` is not a `LearningRateSchedule`.
 
     Example:
@@ -42,6 +68,9 @@ class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
     >>> schedule = Accelerated(halving, factor=5.0, decay_speedup=6.0)
     >>> [round(float(schedule(step)), 4) for step in (0, 2, 4)]
     [0.5, 0.25, 0.125]
+    >>> cosine = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=600)
+    >>> Accelerated(cosine).end, Accelerated(cosine, steps=100).end
+    (600.0, 100.0)
 
     Reference:
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 4.2.1.
@@ -54,6 +83,7 @@ class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
         factor: float = 5.0,
         decay_speedup: float = 6.0,
         warmup_steps: float = 0,
+        steps: float | None = None,
     ) -> None:
         """Checks and remembers the arguments; see the class."""
         if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
@@ -62,15 +92,30 @@ class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
                 f"Received: schedule={schedule!r}. A number has no decay: multiply it."
             )
         self.schedule = schedule
-        self.factor = positive("factor", factor)
+        self.factor: Any = positive("factor", factor)
         self.decay_speedup = positive("decay_speedup", decay_speedup)
         self.warmup_steps = number("warmup_steps", warmup_steps, 0)
+        self.steps = None if steps is None else positive("steps", steps)
+        self.shape = shape_of(schedule)
+        self.speedup = self._speedup()
+        end, warmup = self.shape.end, self.shape.warmup
+        self.end = None if end is None else warmup + (end - warmup) / self.speedup
 
     def __call__(self, step: Any) -> Any:
         """The rate at `step`."""
         # Keras's schedules compute in float32 too; a user's may not take an integer tensor.
-        rate = self.schedule(keras.ops.cast(step, "float32") * self.decay_speedup)
-        return keras.ops.multiply(rate, ramp(self.factor, step, self.warmup_steps))
+        time, warmup = keras.ops.cast(step, "float32"), self.shape.warmup
+        if warmup:
+            time = keras.ops.minimum(time, warmup) + self.speedup * keras.ops.maximum(time - warmup, 0.0)
+        else:
+            time = time * self.speedup
+        return keras.ops.multiply(self.schedule(time), ramp(self.factor, step, self.warmup_steps))
+
+    def with_factor(self, factor: Any) -> "Accelerated":
+        """A copy with another factor, which may be a variable."""
+        other = copy.copy(self)
+        other.factor = factor
+        return other
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
@@ -79,6 +124,7 @@ class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
             "factor": self.factor,
             "decay_speedup": self.decay_speedup,
             "warmup_steps": self.warmup_steps,
+            "steps": self.steps,
         }
 
     @classmethod
@@ -87,8 +133,22 @@ class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
         schedule = keras.optimizers.schedules.deserialize(config["schedule"], custom_objects)
         return cls(**{**config, "schedule": schedule})
 
+    def _speedup(self) -> float:
+        shape, steps = self.shape, self.steps
+        if shape.falls:
+            return self.decay_speedup
+        if steps is None or shape.length is None or shape.length <= shape.warmup:
+            return 1.0
+        if steps <= shape.warmup:
+            raise ValueError(
+                "Argument `steps` must be more than the schedule takes to warm up, which is not compressed. "
+                f"Received: steps={steps:g} and a {type(self.schedule).__name__} whose rate rises for "
+                f"{shape.warmup:g} steps. Train for longer, or shorten the warm-up of the schedule."
+            )
+        return (shape.length - shape.warmup) / (steps - shape.warmup)
 
-def ramp(factor: float, step: Any, warmup_steps: float) -> Any:
+
+def ramp(factor: Any, step: Any, warmup_steps: float) -> Any:
     """`factor`, approached from 1 in a straight line over the first `warmup_steps` steps."""
     if not warmup_steps:
         return factor
