@@ -38,6 +38,14 @@ def schedule_of(optimizer: Any) -> keras.optimizers.schedules.LearningRateSchedu
     return schedule
 
 
+def set_schedule(optimizer: Any, schedule: keras.optimizers.schedules.LearningRateSchedule) -> None:
+    """Makes `schedule` the learning rate of `optimizer`, which has a schedule.
+
+    As the assignment of `optimizer.learning_rate`, which first evaluates the old schedule, for milliseconds.
+    """
+    type(optimizer).learning_rate.fset(optimizer, schedule)
+
+
 def _not_readable(optimizer: Any) -> TypeError:
     return TypeError(
         "The learning rate of the optimizer must be a number or a LearningRateSchedule that can be serialized. "

@@ -47,7 +47,7 @@ def assert_equal_state(a, b, but_for=()):
 
 
 def decaying(rate=RATE):
-    return schedules.PiecewiseConstantDecay([6, 24, 30], [rate, rate / 2, rate / 8, rate / 16])
+    return schedules.ExponentialDecay(rate, 24, 0.5, staircase=True)
 
 
 def accumulating(rate):
@@ -193,7 +193,81 @@ def test_a_step_of_a_schedule_is_traced_once():
     model.optimizer.learning_rate = decaying(RATE / 2)  # seen by the next fit
     history = fitted(model, acceleration)
     assert len(traces) == 2 * count
-    assert history["accelerated_learning_rate"][-1] == 5.0 * RATE / 32
+    assert history["accelerated_learning_rate"][-1] == 5.0 * float(decaying(RATE / 2)(48 * 6))
+
+
+def test_a_schedule_is_evaluated_in_the_traced_step_only():
+    """To assign `optimizer.learning_rate` evaluates the schedule: twice a step, that took longer than the step."""
+    eager = []
+
+    @keras.saving.register_keras_serializable("tests")
+    class Counting(schedules.ExponentialDecay):
+        def __call__(self, step):
+            eager.append(tf.executing_eagerly())
+            return super().__call__(step)
+
+    def evaluations(backoff, epochs):
+        acceleration = LearningRateAcceleration(warmup_steps=6, on_divergence=backoff)
+        model = built(SGD(Counting(RATE, 24, 0.5)))
+        fitted(model, acceleration, epochs=1)
+        eager.clear()
+        fitted(model, acceleration, epochs=1, batch_size=32 // epochs)
+        return sum(eager)
+
+    for backoff in (None, "backoff"):
+        assert evaluations(backoff, 16) == evaluations(backoff, 2)
+
+
+@pytest.mark.parametrize("backoff", [None, "backoff"])
+def test_a_number_is_multiplied_in_the_traced_step_only(backoff, monkeypatch):
+    """Between steps nothing is computed, and no value is waited for."""
+    eager = []
+    assign = keras.Variable.assign
+
+    def counted(variable, value):
+        eager.append(tf.executing_eagerly())
+        return assign(variable, value)
+
+    model, acceleration = built(SGD(RATE)), LearningRateAcceleration(warmup_steps=6, on_divergence=backoff)
+    fitted(model, acceleration, epochs=1)
+    monkeypatch.setattr(keras.Variable, "assign", counted)
+    numbers = []
+    for batch_size in (2, 16):
+        eager.clear()
+        fitted(model, acceleration, epochs=1, batch_size=batch_size)
+        numbers.append(sum(eager))
+    assert numbers[0] == numbers[1]
+
+
+def test_a_new_callback_finds_the_step_that_was_traced():
+    traces = []
+
+    class Counting(keras.Sequential):
+        def train_step(self, data):
+            traces.append(1)
+            return super().train_step(data)
+
+    for rate in (RATE, decaying()):
+        model = Counting([keras.Input((6,)), keras.layers.Dense(2)])
+        model.compile(SGD(rate), "mse")
+        traces.clear()
+        fitted(model, LearningRateAcceleration(2.0), epochs=1)
+        first = len(traces)
+        logs = fitted(model, LearningRateAcceleration(4.0), epochs=1)
+        assert logs["acceleration_factor"] == [4.0] and len(traces) == first
+        fitted(model, LearningRateAcceleration(4.0, warmup_steps=3), epochs=1)
+        assert len(traces) == 2 * first
+
+
+def test_a_step_that_does_not_call_train_step_is_refused():
+    class Own(keras.Sequential):
+        def make_train_function(self, force=False):
+            self.train_function = self.train_function or (lambda iterator: {"loss": float(len(next(iterator)))})
+
+    model = Own([keras.Input((6,)), keras.layers.Dense(2)], name="mine")
+    model.compile("sgd", "mse")
+    with pytest.raises(RuntimeError, match=r"must call `train_step`.*'mine'.*make_train_function"):
+        fitted(model, LearningRateAcceleration())
 
 
 class Interruption(keras.callbacks.Callback):
@@ -266,6 +340,76 @@ def test_training_that_raises_leaves_the_rate_as_given(rate, where):
     plain.set_weights(model.get_weights())
     plain.optimizer.iterations.assign(model.optimizer.iterations)
     assert fitted(model)["loss"] == fitted(plain)["loss"]  # The plain step again.
+
+
+class Raising(keras.callbacks.Callback):
+    """Raises in one method, the second time that it is called."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.calls = 0
+        setattr(self, method, self.interrupt)
+
+    def interrupt(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == 2 or self.at_once:
+            raise KeyboardInterrupt
+
+    at_once = False
+
+
+POINTS = [
+    f"on_{what}_{when}" for what in ("train", "epoch", "train_batch", "test", "test_batch") for when in ("begin", "end")
+]
+
+
+@pytest.mark.parametrize(
+    ("rate", "order", "points"),
+    [
+        pytest.param(RATE, 1, ["on_train_batch_begin"], id="number, before the step"),
+        pytest.param(decaying(), 1, ["on_train_batch_begin"], id="schedule, before the step"),
+        pytest.param(RATE, 1, POINTS, id="number, anywhere", marks=pytest.mark.slow),
+        pytest.param(decaying(), -1, POINTS, id="schedule, anywhere", marks=pytest.mark.slow),
+    ],
+)
+def test_wherever_fit_is_left_the_next_steps_are_plain(rate, order, points):
+    """The next `fit` and `train_on_batch`, whichever comes; and with another acceleration the factor is there once."""
+    model = built(SGD(rate))
+    plain = built(SGD(rate))
+    x, y = X[:8], Y[:8]
+    for point in points:
+        for following in ("fit", "train_on_batch", "accelerated"):
+            raising = Raising(point)
+            raising.at_once = "train_begin" in point or "train_end" in point
+            with pytest.raises(KeyboardInterrupt):
+                fitted(model, *[LearningRateAcceleration(100.0), raising][::order], validation_data=(X, Y))
+            assert model.train_function is not None
+            plain.set_weights(model.get_weights())
+            plain.optimizer.iterations.assign(model.optimizer.iterations)
+            for each in (model, plain):
+                each.reset_metrics()
+                if following == "fit":
+                    each.fit(x, y, verbose=0)
+                elif following == "train_on_batch":
+                    each.train_on_batch(x, y)
+                else:
+                    each.fit(x, y, verbose=0, callbacks=[LearningRateAcceleration(2.0)])
+            assert_equal_state(model, plain)
+            assert "make_train_function" not in vars(model) and "train_step" not in vars(model)
+
+
+def test_a_fit_within_a_fit():
+    """Between the announcement of a step and the step."""
+
+    class Within(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.train_on_batch(X[:8], Y[:8])
+
+    model, expected = built(SGD(RATE)), built(SGD(RATE))
+    fitted(model, LearningRateAcceleration(FACTOR), Within(), epochs=1)
+    fitted(expected, Within(), LearningRateAcceleration(FACTOR), epochs=1)
+    assert int(model.optimizer.iterations) == int(expected.optimizer.iterations) == 8
+    assert "make_train_function" not in vars(model)
 
 
 # Divergence
@@ -479,9 +623,9 @@ def test_accelerated_arguments():
 
 
 def test_accelerated_schedules_are_saved_with_the_model(tmp_path):
-    schedule = Accelerated(decaying(), 3.0, 1.5, 10)
+    schedule = Accelerated(decaying(), 3.0, 6.0, 10)
     steps = [0, 4, 5, 9, 100, 2_000_000_000]
-    expected = [min(1 + 2 * s / 10, 3) * float(decaying()(s * 1.5)) for s in steps]
+    expected = [min(1 + 2 * s / 10, 3) * float(decaying()(s * 6.0)) for s in steps]
     np.testing.assert_allclose([float(schedule(s)) for s in steps], expected, rtol=1e-6)
     model = built(Adam(schedule))
     fitted(model)
@@ -503,3 +647,42 @@ def test_weights_in_bfloat16_that_are_not_finite_are_found():
     variable = keras.Variable([1.0, float("nan"), float("inf")], dtype="bfloat16")
     numbers = keras.Variable([1, 2], dtype="int32")
     assert Snapshot([variable, numbers], tf.distribute.get_strategy()).non_finite() == 2
+
+
+# Schedules that end
+
+
+def rate_by_epoch(schedule, epochs, batches, **how):
+    """Of epochs of so many steps."""
+    model = built(SGD(schedule))
+    x, y = np.resize(X, (batches, 6)), np.resize(Y, (batches, 2))
+    acceleration = LearningRateAcceleration(5.0, **how)
+    logs = model.fit(x, y, batch_size=1, epochs=epochs, callbacks=[acceleration], verbose=0)
+    return logs.history["accelerated_learning_rate"]
+
+
+def test_a_cosine_decay_keeps_its_length():
+    """6 times as fast, it was 0 from a sixth of the training on."""
+    given = schedules.CosineDecay(0.01, 60)
+    expected = [5 * float(given(10 * epoch)) for epoch in range(1, 7)]
+    np.testing.assert_allclose(rate_by_epoch(given, 6, 10), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_a_cosine_decay_has_the_length_that_is_given():
+    given = schedules.CosineDecay(0.0, 50, warmup_target=0.01, warmup_steps=10)
+    expected = [5 * float(given(step)) for step in (5, 10, 10 + 5 * 50 / 20, 10 + 10 * 50 / 20)]
+    np.testing.assert_allclose(rate_by_epoch(given, 4, 5, steps=30), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "steps", "step"), [(8, 10, 60), (1, 80, 80)])
+def test_training_on_at_nearly_0_is_said_once(epochs, steps, step):
+    with pytest.warns(UserWarning, match=rf"nearly 0 from step 60 on, where CosineDecay ends.*step {step} ") as warned:
+        rate_by_epoch(schedules.CosineDecay(0.01, 60), epochs, steps)
+    assert len(warned) == 1
+
+
+def test_a_training_as_long_as_its_schedule_is_not_warned_of():
+    """Warnings are errors here. Nor where one step more follows from rounding."""
+    rate_by_epoch(schedules.CosineDecay(0.01, 60), 6, 10)
+    rate_by_epoch(schedules.CosineDecay(0.01, 60, alpha=0.1), 7, 10)
+    rate_by_epoch(schedules.CosineDecay(0.01, 119), 1, 120)

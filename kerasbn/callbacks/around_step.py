@@ -15,45 +15,55 @@ class AroundStep:
     to hold during the step, and only there, is done here: no other callback sees it, no checkpoint holds it, and
     `finally` ends it.
 
-    The function is in force for one call after each `arm`. A `fit` that raised leaves it behind; without `arm` the next
-    one runs the plain step.
+    The function is in `model.train_function` from `arm` to the next step, for that step. If `fit` is left in between,
+    by an error or an interrupt, it stays there. So `make_train_function`, with which `fit` and `train_on_batch` begin,
+    puts the plain step back first.
     """
 
-    def __init__(self, around: Callable[[Step, Iterator], dict[str, Any]], prepare: Callable[[], bool]) -> None:
-        """Remembers `around(step, iterator)`; `prepare()` says whether it needs a step of its own, traced within it."""
-        self._around, self._prepare = around, prepare
-        self._armed = False
+    def __init__(self, around: Callable[[Step, Iterator], dict[str, Any]]) -> None:
+        """Remembers `around(step, iterator)`, which runs the plain `step` or one of its own in place of it."""
+        self._around = around
         self._plain: Step | None = None
         self._wrapped: Step | None = None
+        self._make: Callable[..., Any] | None = None
+        self._make_before: Callable[..., Any] | None = None
 
     def arm(self, model: keras.Model) -> None:
         """In `on_train_batch_begin`: the function is around the step that comes now."""
-        if self._wrapped is None or model.train_function not in (self._wrapped, self._plain):
-            self._wrap(model)
-        model.train_function = self._wrapped
-        self._armed = True
+        if self._make is None or vars(model).get("make_train_function") is not self._make:
+            self._watch(model)
+        if model.train_function is not self._wrapped:
+            if model.train_function is not self._plain:
+                self._wrap(model)
+            model.train_function = self._wrapped
 
     def remove(self, model: keras.Model) -> None:
-        """In `on_train_end`: the plain step is back. What was traced is kept for the next `fit`."""
-        if model.train_function is self._wrapped:
+        """In `on_train_end`: nothing is around the steps of `model` any more."""
+        self._disarm(model)
+        if self._make is not None and vars(model).get("make_train_function") is self._make:
+            if self._make_before is None:
+                del model.make_train_function
+            else:
+                model.make_train_function = self._make_before
+        self._make = None
+
+    def _disarm(self, model: keras.Model) -> None:
+        if self._wrapped is not None and model.train_function is self._wrapped:
             model.train_function = self._plain
 
-    def renew(self, model: keras.Model) -> None:
-        """The next step is traced anew."""
-        self.remove(model)
-        self._wrapped = None
-
     def _wrap(self, model: keras.Model) -> None:
-        plain = step = model.train_function
-        if self._prepare():
-            model.make_train_function(force=True)
-            step = model.train_function
+        plain = model.train_function
 
         def train_function(iterator: Iterator) -> dict[str, Any]:
-            if not self._armed:
-                self.remove(model)
-                return plain(iterator)
-            self._armed = False
-            return self._around(step, iterator)
+            self._disarm(model)
+            return self._around(plain, iterator)
 
         self._plain, self._wrapped = plain, train_function
+
+    def _watch(self, model: keras.Model) -> None:
+        def make_train_function(force: bool = False) -> Any:
+            self.remove(model)
+            return model.make_train_function(force=force)
+
+        self._make_before = vars(model).get("make_train_function")
+        self._make = model.make_train_function = make_train_function
