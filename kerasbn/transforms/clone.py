@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from kerasbn.transforms.nested_models import configuration, references
+
 
 def clone(operation: Any, config: dict[str, Any] | None = None) -> Any:
     """A new operation (a layer, or one of `keras.ops`) of the same class.
@@ -16,13 +18,13 @@ def clone(operation: Any, config: dict[str, Any] | None = None) -> Any:
 
     Args:
         operation: What to copy.
-        config: A configuration to use instead of ``operation.get_config()``.
+        config: A configuration to use instead of ``configuration(operation)``.
     """
-    original = operation.get_config()
+    original = configuration(operation)
     config = original if config is None else config
     # Of a Lambda nothing is loaded here but what runs already.
     trust = {"safe_mode": False} if isinstance(operation, keras.layers.Lambda) else {}
-    with keras.saving.custom_object_scope(custom_objects([operation])):
+    with keras.saving.custom_object_scope(custom_objects([operation]) | references(operation)):
         new = type(operation).from_config(_unbuilt(config), **trust)
     for attribute, value in vars(operation).items():
         argument = attribute.lstrip("_")

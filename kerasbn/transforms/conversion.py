@@ -10,6 +10,7 @@ from kerasbn.selection import Selection, batch_norms, layers_in
 from kerasbn.transforms.clone import activation_layer, clone, custom_objects, free_name
 from kerasbn.transforms.flow import trace
 from kerasbn.transforms.fusion import Fusion
+from kerasbn.transforms.nested_models import configuration
 from kerasbn.transforms.optimizer_state import carry_optimizer
 from kerasbn.transforms.rebuild import Change, rebuild
 from kerasbn.transforms.serialized import replaced
@@ -193,9 +194,10 @@ def _with_inner(operation: Any, where: str, names: set[str], make: Make) -> Any:
         if was is None or serialized["class_name"] != was.__name__ or serialized["config"].get("name") not in names:
             return serialized
         inside = f"{where}/{serialized['config']['name']}"
-        return keras.saving.serialize_keras_object(make(serialized["config"], was, inside))
+        # Its calls in the graph of a model stay: a layer may store `model.get_config()`.
+        return serialized | keras.saving.serialize_keras_object(make(serialized["config"], was, inside))
 
-    return clone(operation, replaced(operation.get_config(), replace))
+    return clone(operation, replaced(configuration(operation), replace))
 
 
 def _check_class(operation: Any, names: set[str], where: str) -> None:

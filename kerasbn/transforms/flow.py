@@ -7,12 +7,13 @@ from typing import Any
 import keras
 
 from kerasbn.arguments import a_model
-from kerasbn.transforms.graph import Graph, Source, sources
-from kerasbn.transforms.rebuild import is_model
+from kerasbn.transforms.graph import Graph, Source, is_model, sources
 
 
 class Call:
     """One call of an operation. That of a nested model is not one: those of its operations are, at each of its calls.
+
+    A `TimeDistributed` around a model has two, before and after those of the model.
 
     Attributes:
         operation: What is called; `None` for the end, where the model's outputs go.
@@ -45,7 +46,13 @@ def trace(model: keras.Model) -> list[Call]:
 
         def step(operation: Any, inputs: list[Call]) -> list[Call]:
             where = prefix + operation.name
-            return run(operation, f"{where}/", inputs) if is_model(operation) else [call(operation, where, inputs)]
+            if is_model(operation):
+                return run(operation, f"{where}/", inputs)
+            inner = repeated_model(operation)
+            if inner is not None:  # tensors have another rank within, so nothing passes its border
+                within = run(inner, f"{where}/{inner.name}/", [call(operation, where, inputs)])
+                return [call(operation, where, within)]
+            return [call(operation, where, inputs)]
 
         if isinstance(model, keras.Sequential):
             results = list(itertools.islice(inputs, 1))
@@ -67,6 +74,14 @@ def trace(model: keras.Model) -> list[Call]:
     start = Call(None, "input")
     call(None, "output", run(model, "", itertools.repeat(start)))
     return calls
+
+
+def repeated_model(operation: Any) -> keras.Model | None:
+    """The functional or Sequential model that a `TimeDistributed` calls at each step, if it does."""
+    inner = operation
+    while isinstance(inner, keras.layers.TimeDistributed):
+        inner = inner.layer
+    return inner if inner is not operation and is_model(inner) else None
 
 
 def by_operation(calls: Iterable[Call]) -> list[tuple[Any, list[Call]]]:

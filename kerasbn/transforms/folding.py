@@ -224,7 +224,8 @@ class _Plan:
             elif id(operation) in self._linear:
                 self.changes += [Change(where, *change) for change in self._linear[id(operation)].changes()]
             else:
-                for hidden in _normalizations_in(operation, set()):
+                hidden_ones = _normalizations_in(operation, set())
+                for hidden in (layer for layer in hidden_ones if id(layer) not in self._fate):
                     kind = type(hidden).__name__
                     reason = f"kept: the Python code of {type(operation).__name__} says what it computes"
                     path = where if hidden is operation else f"{where}/{hidden.name}"

@@ -76,6 +76,19 @@ class Graph:
             waiting = later
 
 
+def is_model(operation: Any) -> bool:
+    """Whether `operation` is a model that is rebuilt from what it is made of; others are layers like any other."""
+    if isinstance(operation, keras.Sequential):
+        return True
+    if not isinstance(operation, keras.Model):
+        return False
+    try:
+        Graph(operation)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
 

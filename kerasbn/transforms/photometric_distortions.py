@@ -6,6 +6,7 @@ import keras
 
 from kerasbn.layers import arguments
 from kerasbn.transforms.clone import clone
+from kerasbn.transforms.nested_models import configuration
 from kerasbn.transforms.rebuild import Change, hidden_layers, rebuild
 from kerasbn.transforms.serialized import edited
 
@@ -97,7 +98,7 @@ def reduce_photometric_distortions(
                     found.append(Change(where, ".".join((*path, name)), old, reduced[name]))
             return config | reduced
 
-        config = layer.get_config()
+        config = configuration(layer)
         new = edited(config, edit, type(layer))
         if new == config:
             _check_nothing_hidden(layer, where)

@@ -1,14 +1,16 @@
 """The one place where models are copied: a transform says what takes the place of a layer, this does the rest."""
 
+import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import keras
 
 from kerasbn.arguments import a_model
 from kerasbn.transforms.clone import clone, custom_objects
-from kerasbn.transforms.graph import Graph, Source, revive
+from kerasbn.transforms.graph import Graph, Source, is_model, revive
+from kerasbn.transforms.nested_models import models_in, rebuilding
 
 
 class Change(NamedTuple):
@@ -80,11 +82,9 @@ def rebuild(
     rebuilder = _Rebuilder(rewrite)
     with a_model(model).distribute_strategy.scope():
         new = rebuilder.model(model, "")
-        # A flag that is set on a model is set on all in it: so from the outside in.
-        for before, after in reversed(rebuilder.models):
-            after.trainable = before.trainable
+        _freeze_like(model, rebuilder.twins())
         for replacement in rebuilder.replacements:
-            _carry_over(replacement)
+            _carry_over(replacement, rebuilder.nested)
         if model.compiled:
             _compile_like(new, model, recompile)
     return Rebuilt(new, rebuilder.replacements)
@@ -94,8 +94,17 @@ class _Rebuilder:
     def __init__(self, rewrite: Rewrite) -> None:
         self.rewrite = rewrite
         self.replacements: list[Replacement] = []
-        self.models: list[tuple[keras.Model, keras.Model]] = []
+        #: The ids of models that are in the configurations of layers, of old ones and of new ones.
+        self.nested: set[int] = set()
+        self._models: list[tuple[keras.Model, keras.Model]] = []
         self._made: dict[int, Sequence[Any]] = {}
+
+    def twins(self) -> dict[int, Any]:
+        """By the ids of old models and layers, the new ones that are most like them."""
+        found = {id(old): new for old, new in self._models}
+        for _, old, chain in self.replacements:
+            found |= {id(old): new for new in reversed(chain) if _related(new, old)}
+        return found
 
     def chain(self, operation: Any, where: str) -> Sequence[Any]:
         """What is called in the place of `operation`: made once, wherever it is called."""
@@ -103,15 +112,22 @@ class _Rebuilder:
             if is_model(operation):
                 self._made[id(operation)] = [self.model(operation, where)]
             else:
-                self._made[id(operation)] = list(self.rewrite(operation, where))
+                with rebuilding(lambda model: self._nested_model(model, where)):
+                    self._made[id(operation)] = list(self.rewrite(operation, where))
                 self.replacements.append(Replacement(where, operation, self._made[id(operation)]))
         return self._made[id(operation)]
+
+    def _nested_model(self, model: keras.Model, where: str) -> keras.Model:
+        """What takes the place of `model` in the configuration of the layer that is `where`."""
+        (new,) = self.chain(model, f"{where}/{model.name}")
+        self.nested |= {id(model), id(new)}
+        return new
 
     def model(self, model: keras.Model, where: str) -> keras.Model:
         prefix = f"{where}/" if where else ""
         rebuilt = self._sequential if isinstance(model, keras.Sequential) else self._functional
         new = rebuilt(model, prefix)
-        self.models.append((model, new))
+        self._models.append((model, new))
         return new
 
     def _sequential(self, model: keras.Sequential, prefix: str) -> keras.Sequential:
@@ -163,19 +179,6 @@ def _related(new: Any, old: Any) -> bool:
     return isinstance(new, type(old)) or isinstance(old, type(new))
 
 
-def is_model(operation: Any) -> bool:
-    """Whether `operation` is a model that is rebuilt from what it is made of; others are layers like any other."""
-    if isinstance(operation, keras.Sequential):
-        return True
-    if not isinstance(operation, keras.Model):
-        return False
-    try:
-        Graph(operation)
-    except ValueError:
-        return False
-    return True
-
-
 def hidden_layers(layer: Any) -> list[Any]:
     """The layers in `layer` that no transform reaches: those of a model or pipeline that calls them in Python code."""
     inside = getattr(layer, "layers", None)
@@ -183,18 +186,20 @@ def hidden_layers(layer: Any) -> list[Any]:
     return [hidden for sublayer in inside for hidden in (sublayer, *hidden_layers(sublayer))]
 
 
-def _carry_over(replacement: Replacement) -> None:
-    """Weights, random states, `trainable` and what preprocessing layers have learned, from the old to the new ones."""
+def _carry_over(replacement: Replacement, nested: Set[int]) -> None:
+    """Weights, random states and what preprocessing layers have learned, from the old to the new ones.
+
+    What is in a model whose id is among `nested` has that already.
+    """
     old = replacement.old
     if not isinstance(old, keras.layers.Layer):
         return
     for new in replacement.new:
         if _related(new, old):
-            _freeze_like(new, old)
             if old.built and not new.built:  # in a Sequential model without input shape
                 new.build_from_config(old.get_build_config())
-    before = list(old.variables)
-    after = [variable for new in replacement.new for variable in new.variables]
+    before = _variables(old, nested)
+    after = [variable for new in replacement.new for variable in _variables(new, nested)]
     if not (len(replacement.new) == 1 and _related(replacement.new[0], old)) or len(before) != len(after):
         by_name = {name: variable for variable in before for name in (variable.name, variable.path)}
         after = [variable for variable in after if {variable.path, variable.name} & by_name.keys()]
@@ -211,27 +216,41 @@ def _carry_over(replacement: Replacement) -> None:
             new.finalize_state()
 
 
+def _variables(layer: keras.layers.Layer, nested: Set[int]) -> list[keras.Variable]:
+    """The variables of `layer` besides those of models in it whose ids are among `nested`."""
+    inside = {id(v) for model in models_in(layer) if id(model) in nested for v in model.variables}
+    return [variable for variable in layer.variables if id(variable) not in inside]
+
+
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers that are attributes of `layer`, or in a list that is one."""
     values = [item for v in vars(layer).values() for item in (v if isinstance(v, list | tuple) else [v])]
     return [value for value in values if isinstance(value, keras.layers.Layer)]
 
 
-def _freeze_like(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
-    """Sets `trainable` on `new` and the layers in it, which Keras's configurations leave out, as it is on `old`."""
-    pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+def _freeze_like(model: keras.Model, twins: Mapping[int, Any]) -> None:
+    """Sets `trainable`, which Keras's configurations leave out, on what took the place of `model` and of all in it.
+
+    Args:
+        model: The old model.
+        twins: From the ids of old models and layers to new ones. Layers within other layers are found by their place.
+    """
+    pairs: list[tuple[Any, Any]] = []
     seen: set[int] = set()
 
-    def visit(new: keras.layers.Layer, old: keras.layers.Layer) -> None:
-        if id(old) not in seen:
-            seen.add(id(old))
-            for inner_new, inner_old in zip(sublayers(new), sublayers(old), strict=False):
-                visit(inner_new, inner_old)
-            pairs.append((new, old))
+    def visit(old: Any, new: Any) -> None:
+        if new is None or id(old) in seen:
+            return
+        seen.add(id(old))
+        places: Iterable[Any] = itertools.repeat(None) if is_model(old) else sublayers(new)
+        for inside, at_its_place in zip(old.layers if is_model(old) else sublayers(old), places, strict=False):
+            visit(inside, twins.get(id(inside), at_its_place))
+        pairs.append((old, new))
 
-    visit(new, old)
-    for after, before in reversed(pairs):  # from the outside in, as above
-        after.trainable = before.trainable
+    visit(model, twins[id(model)])
+    # A flag that is set on a layer is set on all in it: so what is around a layer comes before it.
+    for old, new in reversed(pairs):
+        new.trainable = old.trainable
 
 
 def _compile_like(new: keras.Model, model: keras.Model, recompile: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

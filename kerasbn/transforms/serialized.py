@@ -38,10 +38,11 @@ def _edited(module: str, class_name: str, config: dict[str, Any], edit: Edit, pa
     def within(value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(within(item, (*path, str(index))) for index, item in enumerate(value))
-        if isinstance(value, dict) and _is_object(value):
-            inner = _edited(value.get("module") or "", value["class_name"], value["config"], edit, path)
-            return {**value, "config": inner}
-        return value
+        if not isinstance(value, dict):
+            return value
+        if not _is_object(value):
+            return {name: within(item, (*path, name)) for name, item in value.items()}
+        return {**value, "config": _edited(value.get("module") or "", value["class_name"], value["config"], edit, path)}
 
     config = {name: within(value, (*path, name)) for name, value in config.items()}
     return edit(class_name if module.split(".")[0] == "keras" else "", config, path)

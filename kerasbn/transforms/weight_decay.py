@@ -6,6 +6,7 @@ import keras
 
 from kerasbn.layers import arguments
 from kerasbn.transforms.clone import clone
+from kerasbn.transforms.nested_models import configuration
 from kerasbn.transforms.rebuild import Change, Replacement, rebuild
 from kerasbn.transforms.serialized import edited
 
@@ -75,7 +76,7 @@ def scale_weight_decay(
                 name: scaled(where, ".".join((*path, name)), config[name]) for name in STRENGTHS[class_name]
             }
 
-        return [clone(layer, edited(layer.get_config(), edit, type(layer)))]
+        return [clone(layer, edited(configuration(layer), edit, type(layer)))]
 
     def recompile(compile_settings: dict[str, Any]) -> dict[str, Any]:
         def edit(class_name: str, config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

@@ -217,6 +217,22 @@ def normalized_already():
     return keras.Model(inputs, L.Dense(2, name="logits")(x))
 
 
+def frames():
+    """A CNN over the frames of a clip, over those of another, and over a picture: one CNN, in two wrappers."""
+    x = picture = keras.Input((6, 6, 2), name="cnn_input")
+    x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(L.Conv2D(3, 3, use_bias=False, name="conv")(x)))
+    x = L.Lambda(lambda x: np.pi * x, name="times_pi")(keras.ops.tanh(x) + 1.0)
+    x = L.Conv2D(4, 3, activation=swish_of_our_own, kernel_regularizer=L2(0.01), name="second")(x)
+    cnn = keras.Model(picture, L.GlobalAveragePooling2D(name="pool")(x), name="cnn")
+    cnn.get_layer("norm").trainable = False
+    inputs = {name: keras.Input((n, 6, 6, 2), name=name) for name, n in (("clip", 3), ("preview", 2))}
+    inputs["picture"] = keras.Input((6, 6, 2), name="picture")
+    clips = [L.TimeDistributed(cnn, name=f"each_{name}")(inputs[name]) for name in ("clip", "preview")]
+    clips = [L.LSTM(3, name=f"lstm_{n}")(clip) for n, clip in enumerate(clips)]
+    x = L.Concatenate(name="all")([*clips, cnn(inputs["picture"])])
+    return keras.Model(inputs, L.Dense(2, name="logits")(x), name="frames")
+
+
 def without_input_shape():
     return keras.Sequential([L.Dense(4, activation="relu", name="hidden"), L.Dense(2, name="logits")])
 
@@ -234,6 +250,7 @@ MODELS = [
     frozen,
     mixed_precision,
     normalized_already,
+    frames,
 ]
 
 
@@ -261,6 +278,8 @@ def all_layers(model: keras.Model, prefix: str = "") -> dict[str, keras.layers.L
     found = {}
     for layer in model.layers:
         found[prefix + layer.name] = layer
+        if isinstance(layer, L.TimeDistributed) and hasattr(layer.layer, "operations"):
+            found |= all_layers(layer.layer, f"{prefix}{layer.name}/{layer.layer.name}/")
         if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
             found |= all_layers(layer, f"{prefix}{layer.name}/")
     return found
