@@ -4,9 +4,10 @@ from typing import Any
 
 import keras
 
-from kerasbn.transforms.batch_normalization import LINEAR, NONLINEAR, is_nonlinear, rearranges
+from kerasbn.transforms.batch_normalization import LINEAR, NONLINEAR, is_nonlinear
 from kerasbn.transforms.clone import clone
-from kerasbn.transforms.flow import followers, trace
+from kerasbn.transforms.flow import trace
+from kerasbn.transforms.output_layers import output_layers
 from kerasbn.transforms.rebuild import Change, rebuild
 
 
@@ -15,8 +16,8 @@ def replace_activations(model: keras.Model, activation: str, *, changes: list[Ch
 
     They are the `activation` of the layers of Keras called `Dense`, `Conv*`, `DepthwiseConv*` and `SeparableConv*`, if
     it is not linear, also in a `TimeDistributed`, and the layers `Activation`, `ReLU`, `LeakyReLU`, `PReLU` and `ELU`.
-    Left alone are those whose result is an output of the model, softmaxes, as in attention, and what is inside of other
-    layers, such as the gates of recurrent ones.
+    Left alone are those of output layers, after which no other layer with a kernel comes on the way to an output of the
+    model; softmaxes, as in attention; and what is inside of other layers, such as the gates of recurrent ones.
 
     Args:
         model: A functional or Sequential model. It is left as it is.
@@ -41,11 +42,7 @@ def replace_activations(model: keras.Model, activation: str, *, changes: list[Ch
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 4.2.2.
     """
     keras.activations.get(activation)  # raises for what is not known
-    outputs = {
-        id(call.operation)
-        for call in trace(model)
-        if any(follower.operation is None for follower in followers(call, rearranges))
-    }
+    outputs = output_layers(trace(model))
     found: list[Change] = []
 
     def rewrite(operation: Any, where: str) -> list[Any]:

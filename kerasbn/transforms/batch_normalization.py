@@ -6,31 +6,18 @@ from typing import Any
 import keras
 
 from kerasbn import layer_kinds
+from kerasbn.layer_kinds import LINEAR
 from kerasbn.layers import arguments
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.transforms.clone import activation_layer, clone, free_name, inner_layer
 from kerasbn.transforms.flow import Call, by_operation, followers, trace
+from kerasbn.transforms.output_layers import output_layers
 from kerasbn.transforms.rebuild import Change, hidden_layers, rebuild
 
 PLACES = ("pre_activation", "post_activation")
 
 #: Where to normalize a layer, from the layer: one of `PLACES`, `True` for the first, `None` or `False` for nowhere.
 Where = str | Callable[[keras.layers.Layer], str | bool | None]
-
-#: Layers that compute ``W u + b``, whose result is normalized.
-LINEAR = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
 
 #: Layers that are nonlinearities. An `Activation` may be linear.
 NONLINEAR = (
@@ -86,9 +73,12 @@ def batch_normalize(
     `TimeDistributed`. The nonlinearity is their `activation`, which is split off as a layer of its own, or the
     `Activation`, `ReLU` and so on that follows, directly or after layers that keep what is linear or order: dropout,
     pooling, reshaping, the `Add` of a residual block. Nested models are gone through as if their layers were those of
-    the model. What follows is left alone:
+    the model, and so is a model in a `TimeDistributed`, where the batch of each time step is normalized alone. What
+    follows is left alone:
 
-    - the output layer: one whose result, with nonlinearity or without, is an output of the model;
+    - output layers: those after which no other linear layer comes on the way to an output of the model, whatever else
+      does: a nonlinearity, a factor, a global pooling, a `Rescaling`. Every layer with a kernel counts as linear here,
+      a recurrent one or a custom one, too;
     - layers whose result already goes through a `BatchNormalization`, before or after the nonlinearity;
     - linear layers that no nonlinearity follows, and those with ``trainable=False``, which stay what they are;
     - layers of other kinds and what is within them: recurrent layers, attention, custom layers.
@@ -152,11 +142,11 @@ class _Plan:
         self._before_activation: dict[int, keras.layers.Layer] = {}
         self._after_activation: dict[int, keras.layers.Layer] = {}
         normalized: dict[int, set[int]] = {}  # by the id of a nonlinearity's call, those linear layers
-        operations = by_operation(calls)
+        operations, outputs = by_operation(calls), output_layers(calls)
         for layer, calls_of_layer in operations:
             if isinstance(layer, keras.Model):
                 _check_nothing_hidden(layer, calls_of_layer[0].where, where)
-            nonlinearities = _nonlinearities(layer, calls_of_layer)
+            nonlinearities = [] if id(layer) in outputs else _nonlinearities(layer, calls_of_layer)
             place = _place(layer, where) if nonlinearities else None
             if place == "pre_activation":
                 self._before_activation[id(layer)] = layer
@@ -230,10 +220,6 @@ def _nonlinearities(layer: Any, calls: list[Call]) -> list[Call]:
         nonlinearities = calls
     beyond = [b for call in nonlinearities for b in followers(call, lambda op: _is_between(op) or is_nonlinear(op))]
     if any(isinstance(call.operation, keras.layers.BatchNormalization) for call in (*first, *beyond)):
-        return []
-    # The layer's own output, and that of the nonlinearity if only a rearrangement lies between the two.
-    results = [*calls, *(n for call in calls for n in followers(call, rearranges) if is_nonlinear(n.operation))]
-    if any(follower.operation is None for call in results for follower in followers(call, rearranges)):
         return []
     return nonlinearities
 

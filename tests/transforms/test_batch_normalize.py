@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasbn import BatchNorm, batch_normalize
+from kerasbn.transforms import replace_activations
 from tests.crossing import crossed
 from tests.transforms.models import (
     MODELS,
+    Block,
     Python,
     all_layers,
     autoencoder,
@@ -74,8 +76,8 @@ def normalized(model, **arguments):
         ),
         (
             autoencoder,
-            {"encoder/first_bn", "encoder/first_activation", "decoder/hidden_bn", "decoder/hidden_activation"},
-            {"encoder/first_bn", "decoder/hidden_bn"},
+            {"decoder/hidden_bn", "decoder/hidden_activation"},  # twice the result of encoder/first is an output
+            {"decoder/hidden_bn"},
         ),
         (
             custom,
@@ -239,8 +241,14 @@ def test_what_is_no_nonlinearity():
         [L.Dense(2), L.Activation("sigmoid")],
         [L.Dense(6), L.Reshape((3, 2)), L.Softmax(), L.Flatten()],
         [L.Dense(2, activation="relu"), L.Activation("linear", dtype="float32")],
+        [L.Dense(2, activation="tanh"), L.Rescaling(2.0)],
+        [L.Dense(6, activation="relu"), L.Reshape((3, 2)), L.GlobalAveragePooling1D(), L.Softmax()],
+        [L.Dense(2), L.ReLU(), L.LayerNormalization()],
+        [L.Dense(2, activation="relu"), L.PReLU(), L.Dropout(0.5)],
+        [L.Dense(6, activation="relu"), L.Reshape((3, 2)), L.UpSampling1D(2), L.Cropping1D(1), L.ZeroPadding1D(1)],
+        [L.Dense(2, activation="softplus"), L.UnitNormalization()],
     ],
-    ids=["fused", "apart", "reshaped", "cast"],
+    ids=["fused", "apart", "reshaped", "cast", "scaled", "pooled", "normed", "two", "upsampled", "unit length"],
 )
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_output_layers(ending, wrapped):
@@ -250,6 +258,94 @@ def test_output_layers(ending, wrapped):
     if wrapped:
         model = keras.Sequential([keras.Input((3,)), model])
     assert normalized(model) == set()
+
+
+def images_in(*layers):
+    """A network of `layers`, which may be operations, on images; after a convolution that is not its last."""
+    x = inputs = keras.Input((8, 8, 3))
+    for layer in (L.Conv2D(4, 3, activation="relu", name="hidden"), *layers):
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        [L.Flatten(), L.Dense(1, "tanh", name="out"), lambda x: x * 2.0],
+        [L.Flatten(), L.Dense(1, "tanh", name="out"), lambda x: 0.5 * (x + 1.0), L.Lambda(lambda x: 3.0 * x)],
+        [L.Flatten(), L.Dense(3, name="out"), keras.ops.relu, lambda x: keras.ops.clip(x, 0, 5)],
+        [L.Flatten(), L.Dense(4, name="out"), lambda x: x * keras.ops.sigmoid(x)],
+        [L.Flatten(), L.Dense(4, "relu", name="out"), lambda x: x / keras.ops.sum(x, axis=-1, keepdims=True)],
+        [L.Conv2D(5, 1, name="out"), L.GlobalAveragePooling2D(), L.Softmax()],
+        [L.Conv2D(5, 1, activation="relu", name="out"), lambda x: keras.ops.mean(x, axis=(1, 2)), keras.ops.softmax],
+        [L.Conv2D(1, 1, activation="sigmoid", name="out"), L.UpSampling2D(2)],
+        [L.Conv2D(1, 1, activation="sigmoid", name="out"), L.Cropping2D(1)],
+        [L.Conv2DTranspose(1, 1, activation="sigmoid", name="out"), L.Rescaling(255.0), L.Resizing(4, 4)],
+        [L.Conv2D(8, 1, activation="relu", name="out"), L.MaxPooling2D(), lambda x: keras.ops.image.resize(x, (5, 5))],
+        [L.Conv2D(4, 1, activation="relu", name="out"), lambda x: x[:, 1:-1] - x[:, :-2]],
+    ],
+    ids=lambda ending: type(ending[-1]).__name__,
+)
+def test_a_linear_layer_after_which_no_other_comes_is_the_output_layer(ending):
+    model = images_in(*ending)
+    for where in ("pre_activation", "post_activation"):
+        new = batch_normalize(model, where)
+        assert [layer.name for layer in new.layers if isinstance(layer, BatchNorm)] == ["hidden_bn"]
+    assert new.get_layer("out").activation is model.get_layer("out").activation and new.get_layer("out").use_bias
+    activations = [layer.activation.__name__ for layer in model.layers if layer.name == "out"]
+    replaced = replace_activations(model, "elu")
+    assert [layer.activation.__name__ for layer in replaced.layers if layer.name == "out"] == activations
+    assert replaced.get_layer("hidden").activation is keras.activations.elu
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [L.LSTM(3)],
+        [L.Bidirectional(L.GRU(3))],
+        [L.EinsumDense("abc,cd->abd", (None, 2))],
+        [lambda x: L.MultiHeadAttention(2, 2)(x, x)],
+        [Block(3)],
+        [L.TimeDistributed(keras.Sequential([keras.Input((4,)), L.Dense(2)]))],
+        [L.SpectralNormalization(L.Conv1D(2, 1))],
+    ],
+    ids=lambda after: type(after[0]).__name__,
+)
+def test_a_layer_before_any_other_with_a_kernel_is_hidden(after):
+    x = inputs = keras.Input((5, 3))
+    for layer in (L.Dense(4, "relu", name="hidden"), *after):
+        x = layer(x)
+    assert "hidden_bn" in normalized(keras.Model(inputs, x))
+
+
+def test_output_layers_of_several_outputs():
+    """An actor whose action goes to the critic, too; a stage of a residual network; one layer for two outputs."""
+    observation = keras.Input((3,))
+    hidden = L.Dense(4, "relu", name="hidden")(observation)
+    mean, deviation = L.Dense(2, "tanh", name="mean")(hidden) * 2.0, L.Dense(2, "softplus", name="deviation")(hidden)
+    action = L.Concatenate()([mean, deviation])
+    judged = L.Dense(4, "relu", name="critic")(L.Concatenate()([action, observation]))
+    outputs = {"action": action, "value": L.Dense(1, name="value")(judged)}
+    model = keras.Model(observation, outputs)
+    assert normalized(model) == {f"{name}_{what}" for name in ("hidden", "critic") for what in ("bn", "activation")}
+    shared = L.Dense(4, "relu", name="shared")
+    model = keras.Model(observation, shared(shared(hidden)) + 1.0)
+    assert normalized(model) == {"hidden_bn", "hidden_activation"}
+    residual = keras.Model(observation, L.ReLU()(L.Add()([hidden, L.Dense(4, name="last")(hidden)])))
+    assert normalized(residual) == {"hidden_bn", "hidden_activation"}
+
+
+def test_the_end_of_a_cnn_over_frames_is_an_output_layer_if_nothing_with_a_kernel_follows():
+    picture = keras.Input((6, 6, 2))
+    x = L.Conv2D(4, 3, activation="relu", name="last")(L.Conv2D(3, 3, activation="relu", name="first")(picture))
+    each = L.TimeDistributed(keras.Model(picture, L.GlobalAveragePooling2D()(x), name="cnn"), name="each")
+    clip = keras.Input((3, 6, 6, 2))
+
+    def found(end):
+        new = batch_normalize(keras.Model(clip, end(each(clip))))
+        return [layer.name for layer in new.get_layer("each").layer.layers if isinstance(layer, BatchNorm)]
+
+    assert found(L.GlobalAveragePooling1D()) == ["first_bn"] and found(L.LSTM(2)) == ["first_bn", "last_bn"]
 
 
 def test_a_result_that_one_of_its_users_normalizes():
