@@ -54,6 +54,7 @@ def uninterrupted(tmp_path_factory):
 def test_what_it_writes(uninterrupted):
     assert sorted(path.name for path in uninterrupted.iterdir()) == ["report", "results.json", "study.json", "trials"]
     assert sorted(path.name for path in (uninterrupted / "report").iterdir()) == FILES
+    assert not list(uninterrupted.rglob("*.h5"))  # HDF5 ends the process where a disk is full
     found = results.read(uninterrupted)
     assert [(trial.arm, len(trial.executions)) for trial in found.trials] == [("plain", 2), ("normalized", 2)] * 2
     plain, normalized = ([found.rate(trial) for trial in found.of(arm)] for arm in results.ARMS)
@@ -165,7 +166,9 @@ def partial(uninterrupted, out, trials):
     shutil.rmtree(out / "report")
     for folder in (out / "trials").glob("trial_*"):
         if folder.name.removeprefix("trial_") not in trials:
-            (folder / "trial.json").write_text((folder / "trial.json").read_text().replace("COMPLETED", "RUNNING"))
+            content = json.loads((folder / "trial.json").read_text())
+            content |= {"status": "RUNNING", "score": None, "metrics": {"metrics": {}}}
+            (folder / "trial.json").write_text(json.dumps(content))
     return out
 
 
@@ -245,7 +248,7 @@ def test_a_disk_that_is_full_at_the_end_of_a_study(uninterrupted, tmp_path, monk
 
 
 def test_a_disk_that_is_full_in_a_trial_is_no_fault_of_the_trial(uninterrupted, tmp_path, monkeypatch, capsys):
-    """Before, Keras Tuner took the trial for one that cannot be run, and never ran it again."""
+    """Resumed, the study runs it again."""
     out = partial(uninterrupted, tmp_path / "out", "012")
     with monkeypatch.context() as patch:
         patch.setattr("kerasbn.tuner.tuners.whole", fails(FULL))
@@ -309,8 +312,8 @@ def test_whatever_state_the_files_are_in(what, uninterrupted, tmp_path, capsys):
     again = broken(what, out)
     before = trial_files(out)
     assert study.main([*SMALL, "--out", str(out), "--resume"]) == 0
-    printed, error = capsys.readouterr()
-    assert re.findall(r"^trial (\d)", printed, re.M) == sorted(again)
+    error = capsys.readouterr().err
+    assert sorted(set(re.findall(r": trial (\d) ", error))) == sorted(again)
     assert finished(out) == ["0", "1", "2", "3"]
     after = trial_files(out)
     for path, content in before.items():
@@ -447,6 +450,26 @@ def test_three_workers_one_of_which_is_killed(uninterrupted, tmp_path):
         assert mine[0] == expected[0] and bool(mine[2]) == bool(expected[2])
         if not mine[2]:
             assert mine[1][0]["val_accuracy"] == pytest.approx(expected[1][0]["val_accuracy"], abs=0.02)
+
+
+@pytest.mark.slow  # tests/test_lifeline.py guards it with processes that start at once
+def test_a_study_of_several_processes_is_killed_and_resumed(tmp_path):
+    """SIGKILL of the command alone. Before, its processes went on, and held the folder against `--resume`."""
+    with start(tmp_path, "--workers", "2", "--seeds", "1", "--timeout", "200") as process:
+        pids = {}
+        for line in process.stdout:
+            if pids := processes(line):
+                break
+        deadline = time.monotonic() + 100
+        while not finished(tmp_path) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+    deadline = time.monotonic() + 30
+    while not all(gone(pid) for pid in pids.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) == 3 and all(gone(pid) for pid in pids.values()) and finished(tmp_path)
+    assert study.main([*SMALL, "--seeds", "1", "--out", str(tmp_path), "--resume"]) == 0
+    assert len(results.read(tmp_path).trials) == 4
 
 
 @pytest.mark.slow

@@ -116,7 +116,8 @@ def curves(study: Study) -> bytes:
         ax.plot(steps, accuracies.mean(0), color=COLORS[arm], marker=MARKERS[arm], markersize=4, label=label)
     ax.set(xlabel="training steps", ylabel="accuracy on examples held out")
     ax.set_title("The best trial of each arm: mean of its seeds, and each of them", fontsize=9)
-    ax.legend(frameon=False, loc="lower right")
+    if ax.lines:
+        ax.legend(frameon=False, loc="lower right")
     _plain_axes(ax)
     return _png(fig)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import keras_tuner
 
+from benchmarks.ending import unwritable
 from benchmarks.progress import Progress
 from benchmarks.report import write_whole
 from examples.parsed import parsed, read
@@ -69,17 +71,25 @@ def search(
         data: Its images.
         on_trial: Function that is told the identifier of each trial that has ended.
         progress: That of the study, in trials, which is told of each step.
+
+    Raises:
+        OSError: If a file of a trial cannot be written.
     """
-    tuner(out, settings, data.x.shape[1:], on_trial).search(
-        data,
-        shuffle=False,  # the batches are
-        epochs=settings.measurements,
-        steps_per_epoch=settings.steps // settings.measurements,
-        validation_data=(data.x_held_out, data.y_held_out),
-        validation_batch_size=500,
-        callbacks=[ShowSteps(progress, settings.seeds, settings.steps)] if progress is not None else [],
-        verbose=0,
-    )
+    try:
+        tuner(out, settings, data.x.shape[1:], on_trial).search(
+            data,
+            shuffle=False,  # the batches are
+            epochs=settings.measurements,
+            steps_per_epoch=settings.steps // settings.measurements,
+            validation_data=(data.x_held_out, data.y_held_out),
+            validation_batch_size=500,
+            callbacks=[ShowSteps(progress, settings.seeds, settings.steps)] if progress is not None else [],
+            verbose=0,
+        )
+    except keras_tuner.errors.FatalError as error:  # a trial met an error of its own
+        if error.__cause__ is not None and unwritable(error.__cause__):
+            raise error.__cause__ from None
+        raise
 
 
 def stable_rates(

@@ -12,10 +12,6 @@ from kerasbn.tuner import DivergenceAware, HigherLearningRate
 from tuning.space import BATCH_SIZE, Data
 
 
-class DiskFailed(keras_tuner.errors.FatalError, OSError):
-    """The results of a trial cannot be written."""
-
-
 class Tuner(DivergenceAware, keras_tuner.Tuner):
     """Runs the trials of a study.
 
@@ -32,13 +28,6 @@ class Tuner(DivergenceAware, keras_tuner.Tuner):
     def __init__(self, *, on_trial: Callable[[str], None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._on_trial = on_trial
-
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        """One trial. A full disk, which is no fault of the trial, ends the search: resumed, it runs the trial again."""
-        try:
-            return super().run_trial(trial, *args, **kwargs)
-        except OSError as error:
-            raise DiskFailed(error.errno, error.strerror, error.filename) from error
 
     def on_trial_begin(self, trial: Any) -> None:
         super().on_trial_begin(trial)
@@ -59,6 +48,8 @@ class Seeded(HigherLearningRate):
         return super().build(hp)
 
     def fit(self, hp: Any, model: keras.Model, data: Data, **kwargs: Any) -> Any:
+        # Not the one that saves weights: nobody reads them, and on a full disk HDF5 ends the process.
+        kwargs["callbacks"] = [each for each in kwargs.get("callbacks") or [] if not hasattr(each, "filepath")]
         feed = batches((data.x, data.y), hp.values.get("batch_size", BATCH_SIZE), self.seed)
         self.seed += 1
         return super().fit(hp, model, feed, **kwargs)
