@@ -73,6 +73,129 @@ def test_fit_is_that_of_one_device(both, batch_size):
     np.testing.assert_allclose(two.predict(X, batch_size=7, verbose=0), one.predict(X, verbose=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("clipping", [{"clipnorm": 0.05}, {"clipvalue": 0.01}, {"global_clipnorm": 0.05}])
+@pytest.mark.parametrize("loss_scale", [False, True])
+def test_clipping_is_that_of_the_joined_gradient(both, strategy, clipping, loss_scale):
+    """Each step is clipped. With shards of 4 and 3 samples the gradients of the replicas differ in size, too."""
+    one, two = both()
+    for m in (one, two):
+        with m.distribute_strategy.scope():
+            optimizer = keras.optimizers.SGD(0.5, momentum=0.9, **clipping)
+            m.compile(LossScaleOptimizer(optimizer) if loss_scale else optimizer, JoinedLoss(mse()))
+        m.fit(X, Y, batch_size=7, epochs=2, shuffle=False, verbose=0)
+        settings = m.optimizer.inner_optimizer.get_config() if loss_scale else m.optimizer.get_config()
+        assert settings | clipping == settings  # what is set during a step is undone
+    same_weights(two, one)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_clipping_sparse_gradients_and_in_half_of_the_weights(strategy):
+    """Those of an embedding; and a weight that gets no gradient."""
+
+    def make():
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((3,), dtype="int32")
+        x = keras.layers.Embedding(5, 4, dtype="float64")(inputs)
+        m = keras.Model(inputs, keras.layers.Dense(2, dtype="float64")(keras.layers.Flatten()(x)))
+        m.unused = keras.layers.Dense(1)
+        m.unused.build((None, 2))
+        m.compile(keras.optimizers.SGD(0.5, global_clipnorm=0.05), JoinedLoss(mse()))
+        return m
+
+    one = make()
+    with strategy.scope():
+        two = make()
+    words = np.random.default_rng(0).integers(0, 5, (22, 3))
+    for m in (one, two):
+        m.fit(words, Y, batch_size=7, shuffle=False, verbose=0)
+    same_weights(two, one)
+
+
+def test_clipping_in_every_optimizer_of_a_model_of_the_users_own(strategy):
+    class Two(keras.Model):
+        """Trains the first layer with one optimizer and the second with another, as a GAN does."""
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            first, second = self.layers[1].trainable_weights, self.layers[2].trainable_weights
+            gradients = tape.gradient(loss, first + second)
+            self.other.apply(gradients[:2], first)
+            self.optimizer.apply(gradients[2:], second)
+            return {"loss": loss}
+
+    def make():
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((6,))
+        layers = keras.layers.Dense(3, dtype="float64"), keras.layers.Dense(2, dtype="float64")
+        m = Two(inputs, layers[1](layers[0](inputs)))
+        m.other = keras.optimizers.SGD(0.5, clipvalue=0.01)
+        m.compile(keras.optimizers.Adam(0.1, clipnorm=0.01), JoinedLoss(mse()))
+        return m
+
+    one = make()
+    with strategy.scope():
+        two = make()
+    for m in (one, two):
+        m.fit(X, Y, batch_size=7, shuffle=False, verbose=0)
+    same_weights(two, one)
+
+
+def test_compiled_or_built_outside_of_the_scope_is_an_error(strategy):
+    """Each replica would count each step, and a schedule would run at twice its speed."""
+    with strategy.scope():
+        m = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    for optimizer in ("sgd", LossScaleOptimizer(keras.optimizers.SGD())):
+        m.compile(optimizer, "mse")
+        before = m.get_weights()
+        with pytest.raises(ValueError, match=r"optimizer .* must be made inside of `strategy.scope\(\)`.*2 replicas"):
+            m.fit(X, Y, batch_size=4, verbose=0)
+        for a, b in zip(m.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+    m.evaluate(X, Y, batch_size=4, verbose=0)  # which counts no steps
+    m.predict(X, batch_size=4, verbose=0)
+    outside = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)], name="outside")
+    with strategy.scope():
+        outside.compile("sgd", "mse")
+        with pytest.raises(ValueError, match=r"The model 'outside' must be made inside.*Received: 'outside/dense"):
+            outside.fit(X, Y, batch_size=4, verbose=0)
+        m.compile("sgd", "mse", run_eagerly=True)
+    m.fit(X, Y, batch_size=11, verbose=0)
+    assert m.optimizer.iterations.numpy() == 2
+    alone = MirroredStrategy(["CPU:0"])
+    with alone.scope():
+        m = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    m.compile("sgd", "mse")
+    m.fit(X, Y, batch_size=11, verbose=0)
+    assert m.optimizer.iterations.numpy() == 2  # one replica counts once
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        ("gradient_accumulation_steps=2", {"gradient_accumulation_steps": 2}),
+        ("ema_overwrite_frequency=3", {"use_ema": True, "ema_overwrite_frequency": 3}),
+    ],
+)
+def test_options_that_keras_cannot_run_on_replicas_are_refused_by_name(strategy, option, settings):
+    with strategy.scope():
+        m = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+        m.compile(keras.optimizers.SGD(0.01, **settings), "mse")
+    with pytest.raises(ValueError, match=f"must be None on several replicas.*Received: {option}"):
+        m.fit(X, Y, batch_size=4, verbose=0)
+
+
+def test_averages_of_weights_go_into_the_weights_at_the_end(both):
+    """As the error about `ema_overwrite_frequency` advises."""
+    one, two = both()
+    for m in (one, two):
+        with m.distribute_strategy.scope():
+            m.compile(keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5), JoinedLoss(mse()))
+        m.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
+    same_weights(two, one)
+
+
 def test_without_the_joined_loss_a_small_shard_weighs_more(both):
     """Why there is a JoinedLoss: this is what Keras does, and what the test above would see."""
     one, two = both(loss=mse())

@@ -1,15 +1,18 @@
 """TensorFlow's strategies, as `keras.Model.fit` needs them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import keras
 import tensorflow as tf
 
+from kerasbn.distribute.training_step import training_step
 from kerasbn.sync import check_not_in_xla
 
 
 class _ForKeras:
-    """Makes `tf.distribute.Strategy.reduce` accept what Keras hands in, and tells what will not work.
+    """Makes `tf.distribute.Strategy.reduce` accept what Keras hands in, and a training step that of one device.
 
     Keras 3 calls `reduce` twice, and each time asks for what the method does not have:
 
@@ -38,12 +41,21 @@ class _ForKeras:
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """Runs `fn` on each replica; see `tf.distribute.Strategy.run`.
 
+        If `fn` is the `train_step` of a Keras model, as in `fit`, its optimizer clips the sum of the gradients of all
+        replicas (`clipnorm`, `clipvalue`, `global_clipnorm`). Keras's clips the share of each replica.
+
         Raises:
             ValueError: Inside of one XLA program, as `compile(jit_compile=True)` makes it, with several replicas on
-                CPUs: XLA has no collectives there.
+                CPUs: XLA has no collectives there. For the `train_step` of a model on several replicas: if the model
+                was built or compiled outside of `scope()`; if its optimizer has `gradient_accumulation_steps` or
+                `ema_overwrite_frequency`.
         """
         check_not_in_xla(self)
-        return super().run(fn, args, kwargs, options)  # type: ignore[misc]
+        model = getattr(fn, "__self__", None)
+        trains = isinstance(model, keras.Model) and fn == model.train_step
+        several = self.num_replicas_in_sync > 1  # type: ignore[attr-defined]
+        with training_step(model, self) if trains and several else nullcontext():
+            return super().run(fn, args, kwargs, options)  # type: ignore[misc]
 
     def _first(self, value: Any) -> Any:
         return self.experimental_local_results(value)[0]  # type: ignore[attr-defined]
@@ -52,8 +64,9 @@ class _ForKeras:
 class MirroredStrategy(_ForKeras, tf.distribute.MirroredStrategy):
     """`tf.distribute.MirroredStrategy`, several devices of one machine, for shards of any size and for CPUs.
 
-    - With TensorFlow's own, `keras.Model.fit` fails on a batch that the replicas cannot share evenly, as the last one
-      of an epoch may be.
+    - With TensorFlow's own, `keras.Model.fit` fails if the replicas cannot share the first batch evenly.
+    - In `fit`, the optimizer clips the gradient of the global batch (`clipnorm`, `clipvalue`, `global_clipnorm`). With
+      TensorFlow's own it clips the share of each replica.
     - TensorFlow's collectives of CPUs fail inside loops, as ``compile(steps_per_execution=2)`` makes them, and with a
       second strategy in the same process. Here the default for CPUs is `tf.distribute.ReductionToOneDevice`.
 
@@ -65,7 +78,9 @@ class MirroredStrategy(_ForKeras, tf.distribute.MirroredStrategy):
     Raises:
         AssertionError: If `devices` names one twice.
         ValueError: If what `devices` has is no name of a device; in training, with ``compile(jit_compile=True)`` and
-            several CPUs, whose collectives XLA cannot compile.
+            several CPUs, whose collectives XLA cannot compile; in training on several replicas, if the model was built
+            or compiled outside of `scope()`, or its optimizer has `gradient_accumulation_steps` or
+            `ema_overwrite_frequency`, which Keras cannot run there.
 
     Example:
         >>> import keras, kerasbn
@@ -117,5 +132,7 @@ class MultiWorkerMirroredStrategy(_ForKeras, tf.distribute.MultiWorkerMirroredSt
 
     Raises:
         ValueError: If `cluster_resolver` is none; if ``TF_CONFIG`` is not JSON, or its task is not in its cluster; in
-            training, with ``compile(jit_compile=True)`` and several CPUs, whose collectives XLA cannot compile.
+            training, with ``compile(jit_compile=True)`` and several CPUs, whose collectives XLA cannot compile; in
+            training, as with `MirroredStrategy`, if the model was built or compiled outside of `scope()`, or its
+            optimizer has an option that Keras cannot run on several replicas.
     """
