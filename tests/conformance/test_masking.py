@@ -78,7 +78,6 @@ def test_fully_masked(case, way):
 
 
 def test_one_channel():
-    """Where Keras 3.15 raises an IndexError."""
     x = np.random.default_rng(0).normal(size=(4, 3, 1)).astype("float32")
     mask = np.random.default_rng(1).random((4, 3)) < 0.5
     layer = BatchNorm(momentum=0.0)
