@@ -44,6 +44,10 @@ class Measured(NamedTuple):
     populations: list[Population]
 
 
+class NotFiniteError(ValueError):
+    """A layer gets values that are NaN or infinite."""
+
+
 class StatisticsPass:
     """A pass of a model over data in training mode. It moves no moving statistic, but seeds and whatever else moves."""
 
@@ -186,7 +190,7 @@ def _checked(layer: keras.layers.BatchNormalization, moments: Moments) -> Popula
     mean, variance = moments.mean, moments.m2 / np.maximum(moments.count - 1, 1)
     wrong = np.count_nonzero(~np.isfinite(mean + variance))
     if wrong:
-        raise ValueError(
+        raise NotFiniteError(
             f"Argument `data` must give every layer finite values. Received: values that are not, in {wrong} of "
             f"{mean.size} channels of layer {layer.path!r}. Look for NaN in the data and in the weights."
         )

@@ -47,9 +47,7 @@ def model():
 
 
 @pytest.mark.parametrize("data", ENDLESS.values(), ids=ENDLESS)
-@pytest.mark.parametrize(
-    "function", [kerasbn.recalibrate, kerasbn.diagnose, lambda _, data: PopulationStatistics(data)]
-)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=["recalibrate", "diagnose", "PopulationStatistics"])
 def test_data_without_end_are_refused_with_the_remedy(function, data):
     new = model()
     before = new.get_weights()

@@ -51,6 +51,29 @@ def test_from_diagnosis_to_serving(model, data, tmp_path, capsys):
     np.testing.assert_allclose(found(X), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_frozen_model_is_looked_at_where_layers_are_named(model, data, tmp_path, capsys):
+    frozen, better = tmp_path / "frozen.keras", tmp_path / "better.keras"
+    loaded = keras.saving.load_model(model)
+    kerasbn.freeze(loaded)
+    loaded.save(frozen)
+    assert main(["diagnose", str(frozen), "--data", str(data)]) == 2
+    assert "layers='bn'" in capsys.readouterr().err
+    assert main(["diagnose", str(frozen), "--data", str(data), "--layers", "bn"]) == 1
+    assert "recalibrate(model, data, layers='bn')" in capsys.readouterr().out
+    assert main(["recalibrate", str(frozen), "--data", str(data), "--layers", "bn", "--out", str(better)]) == 0
+    assert main(["diagnose", str(better), "--data", str(data), "--layers", "bn"]) == 0
+
+
+def test_a_layer_that_is_scaled_to_nothing_is_a_warning(model, data, tmp_path, capsys):
+    loaded = keras.saving.load_model(model)
+    kerasbn.recalibrate(loaded, X)
+    loaded.get_layer("bn").gamma.assign(np.full(8, 1e-6))
+    loaded.save(tmp_path / "small.keras")
+    assert main(["diagnose", str(tmp_path / "small.keras"), "--data", str(data), "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["severity"] == "warning" and "8 of 8 channels" in finding["advice"]
+
+
 def test_convert_and_back(model, tmp_path, capsys):
     ours, theirs = tmp_path / "ours.keras", tmp_path / "theirs.keras"
     assert main(["convert", str(model), "--out", str(ours), "--synchronized", "--momentum", "0.9"]) == 0

@@ -199,6 +199,19 @@ def test_weights_of_any_layer_that_are_not_finite(layer):
     assert found.layer.endswith(layer) and f"1 of {model.get_layer(layer).count_params()} weights" in found.advice
 
 
+def test_weights_that_are_not_finite_hide_no_fault_before_them():
+    model = two_layers()
+    kerasbn.freeze(model, "second")
+    assign(model.get_layer("second").beta, np.nan)
+    first = model.get_layer("first")
+    assign(first.moving_mean, first.moving_mean + 10 * np.sqrt(first.moving_variance))
+    found = kerasbn.diagnose(model, X)
+    assert [(f.kind, f.layer.split("/")[-1]) for f in found.findings] == [
+        ("not finite", "second"),
+        ("moving statistics", "first"),
+    ]
+
+
 def test_outputs_that_are_not_finite_although_weights_are():
     model = healthy()
     model = keras.Sequential([keras.Input((6,)), *model.layers, L.Lambda(lambda x: x / 0.0)])
@@ -411,7 +424,7 @@ def test_layers_that_were_not_looked_at_are_counted_and_named():
     kerasbn.freeze(model, "second")
     found = kerasbn.diagnose(model, X)
     assert [path.split("/")[-1] for path in found.skipped] == ["second"]
-    assert str(found).startswith("1 normalization layer, ") and "Not looked at: 1 that" in str(found)
+    assert str(found).startswith("1 normalization layer, ") and "\n1 not looked at (frozen" in str(found)
     assert "`layers`" in str(found) and json.loads(found.to_json())["skipped"] == found.skipped
     found = kerasbn.diagnose(model, X, layers="second")
     assert len(found.layers) == 1 and [path.split("/")[-1] for path in found.skipped] == ["first"]
@@ -556,9 +569,9 @@ def test_weights_that_are_not_finite_leave_nothing_to_draw(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     model = healthy()
-    model.get_layer("bn").beta.assign(np.full(8, np.nan))
+    model.get_layer("hidden").kernel.assign(np.full((6, 8), np.nan))
     found = kerasbn.diagnose(model, X)
-    assert str(found).startswith("Nothing was measured: weights or statistics are not finite.\n") and "/bn" in str(
+    assert str(found).startswith("Nothing was measured: weights or statistics are not finite.\n") and "/hidden" in str(
         found
     )
     axes = found.plot()

@@ -570,8 +570,18 @@ def test_other_classes_whose_call_has_no_training_stay_where_layers_are_named():
     np.testing.assert_allclose(second.moving_mean, x.mean(0) / np.sqrt(1.001), rtol=1e-5)
 
 
-def test_a_mask_of_a_class_with_keywords():
-    model = keras.Sequential([keras.Input((4, 3)), L.Masking(), WithKeywords(name="bn")])
+def test_a_mask_that_a_class_with_keywords_is_called_with():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bn = WithKeywords(name="bn")
+
+        def call(self, x, training=False):
+            return self.bn(x, training=training, mask=x[..., 0] > 5)
+
     x = np.random.default_rng(0).normal(5.0, 2.0, (64, 4, 3)).astype("float32")
-    x[:, 3] = 0
-    assert kerasbn.recalibrate(model, x).layers[0].values in (64 * 3, 64 * 4)
+    own = Own()
+    own(x)
+    found = kerasbn.recalibrate(own, x)
+    assert found.layers[0].values == np.count_nonzero(x[..., 0] > 5)
+    np.testing.assert_allclose(own.bn.moving_mean, x[x[..., 0] > 5].mean(0), rtol=1e-5)

@@ -15,7 +15,7 @@ from kerasbn.optimizers import stepping
 from kerasbn.population import Recalibrator, in_arrays
 from kerasbn.selection import Selection, batch_norms
 from kerasbn.snapshot import RandomState, Snapshot
-from kerasbn.statistics_pass import no_batch
+from kerasbn.statistics_pass import NotFiniteError, no_batch
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
@@ -110,15 +110,8 @@ def diagnose(
     recalibrator = Recalibrator(model, layers)
     meant = {layer.path for layer in recalibrator.layers}
     skipped = [layer.path for layer in batch_norms(model) if layer.path not in meant]
-    broken, invalid = list(weights.not_finite(model)), list(weights.invalid_variance(batch_norms(model)))
-    findings = [finding for finding, _ in (*broken, *invalid)]
-    findings += [finding for finding in structure.check(model) if finding.layer in meant]
-    # What is measured comes from a pass in training mode, in which these layers do not use their moving statistics.
-    unused = {id(variable) for variable in recalibrator.statistics}
-    used = [variable for _, variables in broken for variable in variables]
-    used += [layer.moving_variance for _, layer in invalid]
-    if any(id(variable) not in unused for variable in used):
-        return Diagnosis(_sorted(findings), [], 0, 0, float("nan"), skipped)
+    unusable = [*weights.not_finite(model), *weights.invalid_variance(batch_norms(model))]
+    findings = [*unusable, *(finding for finding in structure.check(model) if finding.layer in meant)]
     check_end(data, steps)
     x, data = _first_batch(data, batch_size)
     state = Snapshot(recalibrator.statistics, model.distribute_strategy)
@@ -127,10 +120,14 @@ def diagnose(
         before = _outputs(model, x)
         measured = recalibrator(data, steps, batch_size=batch_size, seed=seed, verbose=verbose)
         after = _outputs(model, x)
+    except NotFiniteError:
+        if not unusable:
+            raise
+        return Diagnosis(_sorted(findings), [], 0, 0, float("nan"), skipped)
     finally:
         state.restore()
         random_state.restore()
-    if not (broken or invalid):
+    if not unusable:
         findings += _outputs_not_finite(model, before)
     optimizer = getattr(model, "optimizer", None)
     iterations = int(stepping(optimizer)[0].iterations.numpy()) if optimizer is not None else 0

@@ -43,8 +43,8 @@ class Diagnosis:
 
     Attributes:
         findings: All findings, the most severe first. Empty if the model is healthy.
-        layers: What the data say of each layer, as `recalibrate` measures it. Empty if the model cannot run because
-            weights or statistics that training uses are not finite: then no batch is read.
+        layers: What the data say of each layer, as `recalibrate` measures it. Empty if weights or statistics make
+            values in the model NaN or infinite: then nothing can be measured.
         batches: How many batches were read.
         samples: How many samples were in them.
         output_gap: How far the outputs in inference are from those with the statistics of the data: the root of the
@@ -80,8 +80,8 @@ class Diagnosis:
         if self.skipped:
             some = ", ".join(self.skipped[:3]) + ", ..." * (len(self.skipped) > 3)
             looked += (
-                f"\nNot looked at: {len(self.skipped)} that are frozen, called in inference mode or not selected: "
-                f"{some}. Name them in `layers` to look at them."
+                f"\n{len(self.skipped)} not looked at (frozen, called in inference mode or not selected): {some}. "
+                "Name them in `layers` to look at them."
             )
         if self.healthy:
             return f"{looked}\nNothing was found."

@@ -11,30 +11,30 @@ from kerasbn.freezing import is_frozen
 from kerasbn.selection import layers_in
 
 
-def not_finite(model: keras.Model) -> Iterator[tuple[Finding, list[keras.Variable]]]:
-    """The finding that weights of a layer of any kind are NaN or infinite, and which weights these are."""
+def not_finite(model: keras.Model) -> Iterator[Finding]:
+    """The finding that weights of a layer of any kind are NaN or infinite."""
     owners: dict[int, keras.Layer] = {}
     # From the outside in: a weight belongs to the layer that has the fewest.
     for layer in sorted({layer: None for layer, _ in layers_in(model)}, key=lambda layer: -len(layer.weights)):
         owners.update({id(weight): layer for weight in layer.weights})
-    broken: dict[int, list[tuple[keras.Variable, int]]] = {}
+    broken: dict[keras.Layer, int] = {}
     for weight in model.weights:
-        values = np.asarray(weight)
-        number = 0 if values.dtype.kind in "iub" else int(np.count_nonzero(~np.isfinite(values)))
-        if number:
-            broken.setdefault(id(owners[id(weight)]), []).append((weight, number))
-    for found in broken.values():
-        layer = owners[id(found[0][0])]
-        number, all_of_them = sum(count for _, count in found), sum(int(np.prod(w.shape)) for w in layer.weights)
+        values, layer = np.asarray(weight), owners[id(weight)]
+        if values.dtype.kind not in "iub":
+            broken[layer] = broken.get(layer, 0) + int(np.count_nonzero(~np.isfinite(values)))
+    for layer, number in broken.items():
+        if not number:
+            continue
+        all_of_them = sum(int(np.prod(weight.shape)) for weight in layer.weights)
         advice = (
             f"{number} of {all_of_them} weights and statistics of this layer are NaN or infinite. Go back to a "
             "checkpoint, and train with a lower learning rate or with a loss scale."
         )
-        yield Finding("error", "not finite", layer.path, float(number), advice), [weight for weight, _ in found]
+        yield Finding("error", "not finite", layer.path, float(number), advice)
 
 
-def invalid_variance(layers: Sequence[Any]) -> Iterator[tuple[Finding, Any]]:
-    """The finding that a layer cannot divide by ``sqrt(moving_variance + epsilon)``, and which layer this is."""
+def invalid_variance(layers: Sequence[Any]) -> Iterator[Finding]:
+    """The finding that a layer cannot divide by ``sqrt(moving_variance + epsilon)``."""
     for layer in layers:
         variance = np.asarray(layer.moving_variance, "float64")
         invalid = (variance < 0) | (variance + layer.epsilon == 0)
@@ -45,7 +45,7 @@ def invalid_variance(layers: Sequence[Any]) -> Iterator[tuple[Finding, Any]]:
                 "values there. Training cannot make a variance negative: look at how the weights were loaded, averaged "
                 f"or edited, and run {recalibration(layer)}."
             )
-            yield Finding("error", "invalid variance", layer.path, float(invalid.sum()), advice), layer
+            yield Finding("error", "invalid variance", layer.path, float(invalid.sum()), advice)
 
 
 def recalibration(layer: Any) -> str:
