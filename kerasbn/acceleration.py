@@ -11,6 +11,8 @@ from kerasbn.data import shuffle_within_shards
 from kerasbn.dropout import dropout_rates
 from kerasbn.layers.arguments import number
 from kerasbn.optimizers import schedule_of, stepping
+from kerasbn.recommended_factor import check_normalized, recommended_factor
+from kerasbn.schedules import Accelerated
 from kerasbn.table import table
 from kerasbn.transforms import (
     Change,
@@ -24,11 +26,12 @@ from kerasbn.transforms import (
 class Report:
     """What `accelerate` changed: a list of `kerasbn.transforms.Change` for each of its changes, by name.
 
-    As text it is a table.
+    As text it is a table, with notes below it.
 
     Args:
         changes: By the name of each change a list of what was changed, empty if there was nothing, and `None` if the
             change was switched off. It is an attribute, too.
+        notes: What was decided, and why, in sentences. It is an attribute, too.
 
     Example:
     >>> print(Report({"dropout": [Change("b", "rate", 0.4, 0.0)], "weight decay": [], "shuffling": None}))
@@ -39,13 +42,14 @@ class Report:
     shuffling     -      switched off
     """
 
-    def __init__(self, changes: dict[str, list[Change] | None]) -> None:
-        """Remembers `changes`."""
-        self.changes = changes
+    def __init__(self, changes: dict[str, list[Change] | None], notes: Sequence[str] = ()) -> None:
+        """Remembers the arguments."""
+        self.changes, self.notes = changes, list(notes)
 
     def __str__(self) -> str:
         """A line for each kind of thing that was changed: the change, where, what, the old and the new value."""
-        return table([("change", "where", "what", "old", "new"), *self._rows()])
+        rows = table([("change", "where", "what", "old", "new"), *self._rows()])
+        return "\n\n".join([rows, *(f"Note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
         """How much there is of each change."""
@@ -93,9 +97,10 @@ class Acceleration(NamedTuple):
 def accelerate(
     model: keras.Model,
     data: Any = None,
-    factor: float | None = 5.0,
+    factor: float | str | None = "auto",
     *,
     decay_speedup: float = 6.0,
+    steps: float | None = None,
     warmup_steps: int = 0,
     on_divergence: str | None = None,
     where: Any = "pre_activation",
@@ -111,10 +116,12 @@ def accelerate(
 
     Adding batch normalization alone "does not take full advantage" of it. Done here, in the paper's order:
 
-    1. the learning rate is `factor` times as high (5 in BN-x5, 30 in BN-x30), by `callbacks`;
+    1. the learning rate is `factor` times as high (5 in BN-x5, 30 in BN-x30), by `callbacks`, if the network was not
+       normalized before and trains with SGD, or if `factor` is given;
     2. dropout is removed, or lowered to `dropout`, by `callbacks`;
     3. weight decay, as penalty or in the optimizer, is multiplied by `weight_decay`;
-    4. the decay of the learning rate is `decay_speedup` times as fast, by `callbacks`;
+    4. with it, a decay without end is `decay_speedup` times as fast, by `callbacks`; a schedule that ends, such as
+       `CosineDecay`, keeps its length or ends at `steps`: see `kerasbn.schedules.Accelerated`;
     5. local response normalization is removed;
     6. training examples are shuffled within shards, if there is `data`;
     7. photometric distortions are multiplied by `photometric_distortions`;
@@ -125,8 +132,14 @@ def accelerate(
         model: A compiled functional or Sequential model; weights are carried over.
         data: What `kerasbn.data.shuffle_within_shards` takes, examples and not batches: a `tf.data.Dataset` of
             examples or of shards, or names of TFRecord files. `None` if you shuffle them yourself.
-        factor: Float above 0, or `None` to leave rate and decay alone.
-        decay_speedup: Float above 0; 1 leaves the decay alone. A rate that is a number has none.
+        factor: Float above 0; `"auto"` for the recommended one, which is 5 for a network without normalization that
+            trains with `SGD`, else 1: the rate of a normalized network was chosen for it, and an adaptive optimizer
+            such as Adam does not depend on the scale of the gradients. A note in `report` says so. `None` leaves rate
+            and decay alone.
+        decay_speedup: Float above 0; 1 leaves the decay alone. A rate that is a number has none, and a schedule that
+            ends or restarts is no faster. It is 1 where the recommended factor is.
+        steps: Number of batches that the accelerated training has in all, at which a schedule with an end then ends, or
+            `None`: it keeps its length. Warm-up in a schedule is not compressed.
         warmup_steps: Integer: over so many steps the factor rises from 1.
         on_divergence: `None`, or `"backoff"`; see `kerasbn.callbacks.LearningRateAcceleration`.
         where: Where `BatchNorm` goes; see `kerasbn.batch_normalize`. `None`: nowhere, as the model has it.
@@ -143,7 +156,9 @@ def accelerate(
         An `Acceleration`, with `model`, `callbacks`, `data` and `report`.
 
     Raises:
-        ValueError: If `model` is not compiled, cannot be rebuilt, or if an argument is out of its range.
+        ValueError: If `model` is not compiled, cannot be rebuilt, or has nothing that can be normalized (as networks of
+            recurrent layers) and no normalization; or if an argument is out of its range.
+        TypeError: If the learning rate is a function, or a schedule that cannot be serialized.
 
     Example:
     >>> layers = [keras.Input((4,)), keras.layers.Dense(8, "relu", name="a"), keras.layers.Dropout(0.4, name="b")]
@@ -181,6 +196,21 @@ def accelerate(
         weight_decay = number("weight_decay", weight_decay, 0)
     if photometric_distortions is not None:
         photometric_distortions = number("photometric_distortions", photometric_distortions, 0, 1)
+    raised: Any
+    raised, note = recommended_factor(model) if factor == "auto" else (factor, "")
+    callbacks: list[keras.callbacks.Callback] = []
+    rates: list[Change] = []
+    decays: list[Change] = []
+    if raised is not None:
+        if note:
+            decay_speedup = 1.0
+        acceleration = LearningRateAcceleration(
+            raised, decay_speedup, warmup_steps=warmup_steps, on_divergence=on_divergence, steps=steps
+        )
+        callbacks.append(acceleration)
+        for optimizer in stepping(model.optimizer):
+            rates += _rate_change(optimizer, acceleration.factor)
+            decays += _decay_changes(optimizer, decay_speedup, steps)
     if where is None and layer_arguments:
         raise ValueError(
             "Arguments of `BatchNorm` must be left out if `where` is None, which puts none into the model. "
@@ -213,19 +243,9 @@ def accelerate(
         model = reduce_photometric_distortions(model, photometric_distortions, changes=distortions)
     if where is not None:
         model = batch_normalize(model, where, changes=begin("batch normalization"), **layer_arguments)
-
-    callbacks: list[keras.callbacks.Callback] = []
-    if factor is not None:
-        callbacks.append(
-            LearningRateAcceleration(factor, decay_speedup, warmup_steps=warmup_steps, on_divergence=on_divergence)
-        )
-        rates, decays = begin("learning rate"), begin("learning-rate decay")
-        for optimizer in stepping(model.optimizer):
-            schedule = schedule_of(optimizer)
-            start = float(schedule(0) if schedule else keras.ops.convert_to_numpy(optimizer.learning_rate))
-            rates.append(Change("optimizer", "learning_rate", f"{start:g}", f"{factor * start:g}"))
-            if schedule:
-                decays.append(Change("optimizer", type(schedule).__name__, "x 1", f"x {decay_speedup:g}"))
+        check_normalized(model, where)
+    if raised is not None:
+        changes |= {"learning rate": rates, "learning-rate decay": decays}
     if dropout is not None:
         found = begin("dropout")
         for rate in dropout_rates(model):
@@ -237,4 +257,28 @@ def accelerate(
         if data is not None:
             data = shuffle_within_shards(data, seed=seed)
             found.append(Change("data", "order", "as it comes", "shards, and examples within each, shuffled"))
-    return Acceleration(model, callbacks, data, Report(changes))
+    return Acceleration(model, callbacks, data, Report(changes, [note] if note else []))
+
+
+def _rate_change(optimizer: keras.optimizers.Optimizer, factor: float) -> list[Change]:
+    schedule = schedule_of(optimizer)
+    start = float(keras.ops.convert_to_numpy(schedule(0) if schedule else optimizer.learning_rate))
+    return [Change("optimizer", "learning_rate", f"{start:g}", f"{factor * start:g}")]
+
+
+def _decay_changes(optimizer: keras.optimizers.Optimizer, decay_speedup: float, steps: float | None) -> list[Change]:
+    """What becomes of a schedule, or that it stays."""
+    schedule = schedule_of(optimizer)
+    if schedule is None:
+        return []
+    if isinstance(schedule, Accelerated):
+        schedule = schedule.schedule
+    fast = Accelerated(schedule, decay_speedup=decay_speedup, steps=steps)
+    name, shape = type(schedule).__name__, fast.shape
+    if shape.falls:
+        changes = [Change("optimizer", name, "x 1", f"x {decay_speedup:g}")]
+    else:
+        changes = [Change("optimizer", name, str(shape), str(shape._replace(end=fast.end)))]
+    if shape.warmup:
+        changes.append(Change("optimizer", f"warm-up of {name}", *[f"{shape.warmup:g} steps"] * 2))
+    return changes

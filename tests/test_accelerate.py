@@ -138,6 +138,101 @@ def test_arguments_reach_layers_and_callbacks():
     assert removal.to == 0.1 and fast.data is None
 
 
+def mlp(optimizer, *hidden):
+    layers = [keras.Input((6,)), *(hidden or [keras.layers.Dense(8, "relu")]), keras.layers.Dense(2)]
+    model = keras.Sequential(layers, name="mine")
+    model.compile(optimizer, "mse")
+    return model
+
+
+def rates_of(fast, epochs, batches):
+    x, y = np.ones((batches, 6)), np.ones((batches, 2))
+    logs = fast.model.fit(x, y, batch_size=1, epochs=epochs, callbacks=fast.callbacks, verbose=0).history
+    return logs["accelerated_learning_rate"]
+
+
+def test_a_cosine_decay_keeps_its_length_and_the_report_says_so():
+    cosine = keras.optimizers.schedules.CosineDecay(0.01, 60)
+    fast = kerasbn.accelerate(mlp(keras.optimizers.SGD(cosine)))
+    expected = [5 * float(cosine(10 * epoch)) for epoch in range(1, 7)]
+    np.testing.assert_allclose(rates_of(fast, 6, 10), expected, rtol=1e-5, atol=1e-9)
+    row = r"^learning-rate decay +optimizer +CosineDecay +ends at step 60 +ends at step 60$"
+    assert re.search(row, str(fast.report), re.M)
+
+
+def test_a_length_for_the_accelerated_training():
+    """To which the decay is compressed, not the warm-up."""
+    warmed = keras.optimizers.schedules.CosineDecay(0.0, 50, warmup_target=0.01, warmup_steps=10)
+    fast = kerasbn.accelerate(mlp(keras.optimizers.SGD(warmed)), steps=30)
+    expected = [5 * float(warmed(step)) for step in (5, 10, 35, 60)]
+    found = rates_of(fast, 6, 5)
+    np.testing.assert_allclose([found[0], found[1], found[3], found[5]], expected, atol=1e-8)
+    text = str(fast.report)
+    assert re.search(r"^learning-rate decay +optimizer +CosineDecay +ends at step 60 +ends at step 30$", text, re.M)
+    assert re.search(r"^ +optimizer +warm-up of CosineDecay +10 steps +10 steps$", text, re.M)
+    with pytest.raises(ValueError, match=r"`steps` must be more.*Received: steps=10"):
+        kerasbn.accelerate(mlp(keras.optimizers.SGD(warmed)), steps=10)
+
+
+def test_restarts_are_reported_as_they_are():
+    restarts = keras.optimizers.schedules.CosineDecayRestarts(0.01, 10)
+    fast = kerasbn.accelerate(mlp(keras.optimizers.SGD(restarts)))
+    assert re.search(r"CosineDecayRestarts +restarts or cycles +restarts or cycles$", str(fast.report), re.M)
+
+
+def test_a_rate_that_was_chosen_for_normalization_is_raised_on_request_only():
+    layers = keras.layers
+    normalized = [layers.Dense(8), layers.BatchNormalization(name="norm"), layers.ReLU()]
+    nested = [keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.LayerNormalization(), layers.ReLU()])]
+    for hidden in (normalized, nested):
+        rate = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)
+        fast = kerasbn.accelerate(mlp(keras.optimizers.SGD(rate), *hidden))
+        (note,) = fast.report.notes
+        assert re.search(r"not raised.*has normalization already.*Recommended: keep.*pass `factor`", note)
+        assert f"Note: {note}" in str(fast.report)
+        assert re.search(r"^learning rate +optimizer +learning_rate +0.01 +0.01$", str(fast.report), re.M)
+        assert re.search(r"^learning-rate decay +optimizer +ExponentialDecay +x 1 +x 1$", str(fast.report), re.M)
+        assert rates_of(fast, 1, 5) == [pytest.approx(float(rate(5)))]
+    asked = kerasbn.accelerate(mlp("sgd", *normalized), factor=5.0)
+    assert asked.report.notes == [] and rates_of(asked, 1, 1) == [pytest.approx(0.05)]
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop", "Adagrad", "LossScaleOptimizer"])
+def test_the_rate_of_an_adaptive_optimizer_is_raised_on_request_only(name):
+    if name == "LossScaleOptimizer":
+        optimizer, named = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)), "Adam"
+    else:
+        optimizer, named = getattr(keras.optimizers, name)(0.01), name
+    fast = kerasbn.accelerate(mlp(optimizer))
+    (note,) = fast.report.notes
+    assert re.search(rf"not raised.*{named} divides each gradient.*found with SGD.*pass `factor`", note)
+    assert rates_of(fast, 1, 1) == [pytest.approx(0.01)]
+    if name == "Adam":
+        assert kerasbn.accelerate(mlp(optimizer), factor=5.0).callbacks[0].factor == 5.0
+
+
+def test_the_rate_of_sgd_is_raised():
+    inner = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
+    for optimizer in ("sgd", inner):
+        fast = kerasbn.accelerate(mlp(optimizer))
+        assert fast.callbacks[0].factor == 5.0 and not fast.report.notes
+
+
+def test_a_network_of_which_nothing_can_be_normalized_is_refused():
+    """Its rate was raised and its dropout removed all the same."""
+    layers = keras.layers
+    recurrent = [layers.Reshape((6, 1)), layers.LSTM(4, dropout=0.2), layers.Dropout(0.5)]
+    with pytest.raises(ValueError, match=r"`model` must have a layer.*'mine' with where='pre.*Dense, LSTM.*where=None"):
+        kerasbn.accelerate(mlp("sgd", *recurrent))
+    with pytest.raises(ValueError, match=r"`model` must have a layer that can be normalized.*where=<function"):
+        kerasbn.accelerate(mlp("sgd"), where=lambda layer: None)
+    only_output = keras.Sequential([keras.Input((6,)), layers.Dense(2)])
+    only_output.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="other than the output layer"):
+        kerasbn.accelerate(only_output)
+    assert kerasbn.accelerate(mlp("sgd", *recurrent), where=None).callbacks
+
+
 def test_over_replicas(strategy):
     with strategy.scope():
         model = small()

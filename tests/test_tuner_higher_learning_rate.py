@@ -80,6 +80,23 @@ def test_a_model_is_copied_and_each_hyperparameter_does_what_it_says():
     assert mine.optimizer.iterations.value == 0
 
 
+def test_a_schedule_that_ends_keeps_its_length_in_every_trial():
+    """Of the speed-ups 1 and 6 that are drawn, 6 ended a cosine after a sixth of the training."""
+
+    def with_cosine(hp):
+        model = network()
+        schedule = keras.optimizers.schedules.CosineDecay(RATE, 24)
+        model.compile(keras.optimizers.SGD(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    hypermodel = tuner.HigherLearningRate(with_cosine, decay_speedups=(6.0,))
+    hp = trial(hypermodel, learning_rate_factor=2.0)
+    assert "kerasbn/decay_speedup" not in hp.values
+    logs = hypermodel.fit(hp, hypermodel.build(hp), X, Y, batch_size=4, epochs=3, verbose=0).history
+    expected = [2 * RATE * 0.5 * (1 + math.cos(math.pi * step / 24)) for step in (4, 8, 12)]
+    assert logs["accelerated_learning_rate"] == pytest.approx(expected)
+
+
 def test_each_is_a_switch():
     fixed = {"decay_speedups": [2.0], "dropout": [1.0], "weight_decay_factors": [1.0], "arms": ["plain"]}
     hp = trial(tuner.HigherLearningRate(network, learning_rate_factors=(3.0, 3.0), **fixed))
@@ -92,7 +109,7 @@ def test_each_is_a_switch():
         return model
 
     names = {each.name for each in trial(tuner.HigherLearningRate(without_dropout)).space}
-    assert "units" in names and "kerasbn/dropout" not in names
+    assert "units" in names and not {"kerasbn/dropout", "kerasbn/decay_speedup"} & names
 
 
 def test_the_switches_that_are_off_at_first():

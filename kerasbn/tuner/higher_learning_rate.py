@@ -10,6 +10,8 @@ from kerasbn.arguments import count, positive
 from kerasbn.callbacks import DropoutRemoval, LearningRateAcceleration
 from kerasbn.dropout import dropout_rates
 from kerasbn.layers.arguments import number, one_of
+from kerasbn.optimizers import schedule_of, stepping
+from kerasbn.schedule_shape import shape_of
 from kerasbn.transforms import batch_normalize, replace_activations, scale_initialization, scale_weight_decay
 from kerasbn.transforms.batch_normalization import Where
 from kerasbn.transforms.clone import clone
@@ -33,7 +35,7 @@ class HigherLearningRate(keras_tuner.HyperModel):
         ===============================  ==============================================================================
         ``kerasbn/arm``                  ``"plain"``, as it is; ``"normalized"``, by `kerasbn.batch_normalize`
         ``kerasbn/learning_rate_factor`` log-uniform; 1 first
-        ``kerasbn/decay_speedup``        how many steps of your schedule pass in one; a rate that is a number has none
+        ``kerasbn/decay_speedup``        how many steps of your schedule pass in one; if it decays without end
         ``kerasbn/warmup_steps``         over so many steps the factor rises from 1
         ``kerasbn/dropout``              the rate that dropout is lowered to: 1 keeps it, 0 removes it; if there is some
         ``kerasbn/weight_decay_factor``  what weight decay, as penalty or in the optimizer, is multiplied by
@@ -43,6 +45,9 @@ class HigherLearningRate(keras_tuner.HyperModel):
         ``kerasbn/momentum``             of the optimizer, `SGD` or `RMSprop`
         ===============================  ==============================================================================
 
+    A schedule that ends or restarts, such as `CosineDecay`, is followed as it is in all trials: see
+    `kerasbn.schedules.Accelerated`.
+
     It works with every tuner; those of `kerasbn.tuner` make a result of the trials that diverge.
 
     Args:
@@ -50,7 +55,7 @@ class HigherLearningRate(keras_tuner.HyperModel):
             and executions start from the weights of a model, so give a function for several initializations.
         arms: One or both of `"plain"` and `"normalized"`.
         learning_rate_factors: The smallest and the largest, floats above 0; twice the same fixes it.
-        decay_speedups: Floats above 0.
+        decay_speedups: Floats above 0, for a rate that is a schedule which decays without end.
         warmup_steps: Integers, not negative.
         dropout: Floats in [0, 1].
         weight_decay_factors: Floats, not negative.
@@ -74,8 +79,7 @@ class HigherLearningRate(keras_tuner.HyperModel):
     >>> [type(layer).__name__ for layer in hypermodel.build(space).layers]
     ['Dense', 'BatchNormalization', 'Activation', 'Dense']
     >>> sorted(space.values)  # doctest: +NORMALIZE_WHITESPACE
-    ['kerasbn/arm', 'kerasbn/decay_speedup', 'kerasbn/learning_rate_factor', 'kerasbn/warmup_steps',
-     'kerasbn/weight_decay_factor']
+    ['kerasbn/arm', 'kerasbn/learning_rate_factor', 'kerasbn/warmup_steps', 'kerasbn/weight_decay_factor']
 
     Reference:
         S. Ioffe & C. Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167: Sec. 4.2.1, 4.2.2.
@@ -140,7 +144,7 @@ class HigherLearningRate(keras_tuner.HyperModel):
                 f"Received: {model.name!r}, which is not. Call model.compile(...) first."
             )
         self._learning_rate_factor(hp)
-        _one(hp, "decay_speedup", self.decay_speedups)
+        self._decay_speedup(hp, model)
         _one(hp, "warmup_steps", self.warmup_steps)
         if dropout_rates(model):
             _one(hp, "dropout", self.dropout)
@@ -165,7 +169,7 @@ class HigherLearningRate(keras_tuner.HyperModel):
         """Trains `model` with the raised rate and the dropout of the trial."""
         acceleration = LearningRateAcceleration(
             self._learning_rate_factor(hp),
-            _one(hp, "decay_speedup", self.decay_speedups) or 1.0,
+            self._decay_speedup(hp, model),
             warmup_steps=_one(hp, "warmup_steps", self.warmup_steps) or 0,
         )
         callbacks = [*(kwargs.pop("callbacks", None) or []), acceleration]
@@ -175,6 +179,12 @@ class HigherLearningRate(keras_tuner.HyperModel):
         if self.batch_sizes:
             kwargs["batch_size"] = _one(hp, "batch_size", self.batch_sizes)
         return model.fit(*args, callbacks=callbacks, **kwargs)
+
+    def _decay_speedup(self, hp: Any, model: keras.Model) -> float:
+        schedules = [schedule_of(optimizer) for optimizer in stepping(model.optimizer)]
+        if not any(schedule and shape_of(schedule).falls for schedule in schedules):
+            return 1.0
+        return _one(hp, "decay_speedup", self.decay_speedups) or 1.0
 
     def _learning_rate_factor(self, hp: Any) -> float:
         name, (low, high) = "kerasbn/learning_rate_factor", self.learning_rate_factors
