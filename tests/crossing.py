@@ -23,3 +23,9 @@ def crossed(first: Iterable, *others: Iterable, core: Collection | None = None) 
             arguments.append(pytest.param(value, *combination, id=name, marks=() if quick else pytest.mark.slow))
         turn += is_core
     return arguments
+
+
+def first_of(values: Iterable) -> list:
+    """Arguments for `parametrize`: the first value, and the others marked slow."""
+    first, *others = values
+    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kerasbn import BatchNorm, freeze, unfreeze
+from tests.crossing import crossed
 
 L = keras.layers
 CLASSES = [L.BatchNormalization, partial(BatchNorm, jit_compile=False)]
@@ -58,8 +59,7 @@ def test_what_moves(layer_class):
     assert moved(model) >= DENSE - {"dense/bias"} | PARAMETERS | STATISTICS
 
 
-@pytest.mark.parametrize("parameters", [True, False])
-@pytest.mark.parametrize("layer_class", CLASSES)
+@pytest.mark.parametrize(("layer_class", "parameters"), crossed(CLASSES, [True, False]))
 def test_training_computes_what_inference_does(layer_class, parameters):
     model = model_with(layer_class)
     other = model_with(layer_class)
@@ -162,9 +162,10 @@ def forcing(base, signature):
     return {"training": WithTraining, "no training": WithoutTraining, "keywords": WithKeywords}[signature]
 
 
-@pytest.mark.parametrize("parameters", [True, False])
-@pytest.mark.parametrize("signature", ["training", "no training", "keywords"])
-@pytest.mark.parametrize("base", [L.BatchNormalization, BatchNorm])
+@pytest.mark.parametrize(
+    ("signature", "base", "parameters"),
+    crossed(["training", "no training", "keywords"], [L.BatchNormalization, BatchNorm], [True, False]),
+)
 def test_a_class_that_forces_training_mode(base, signature, parameters):
     model = model_with(forcing(base, signature))
     assert moved(model) >= STATISTICS

@@ -70,7 +70,11 @@ def trained(model):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "how"), [("number", how) for how in HOW] + [(name, "graph") for name in list(OPTIMIZERS)[1:]]
+    ("optimizer", "how"),
+    [
+        *(pytest.param("number", how, marks=pytest.mark.slow) for how in HOW),
+        *((name, "graph") for name in list(OPTIMIZERS)[1:]),
+    ],
 )
 def test_leaves_no_trace(optimizer, how):
     """Before a training, within one, and for the training that follows, dropout, noise and shuffling included."""

@@ -11,13 +11,13 @@ import kerasbn
 from kerasbn import BatchNorm, recalibrate
 from tests import reference
 from tests.cases import Case
-from tests.crossing import crossed
+from tests.crossing import crossed, first_of
 
 L = keras.layers
 
 
 ours = BatchNorm
-CLASSES = [L.BatchNormalization, ours]
+CLASSES = [ours, L.BatchNormalization]
 RANDOM = np.random.default_rng(0)
 
 
@@ -100,7 +100,7 @@ def test_layers_that_are_compiled():
     assert_statistics(layer, *population(x, 0))
 
 
-@pytest.mark.parametrize("layer_class", CLASSES)
+@pytest.mark.parametrize("layer_class", first_of(CLASSES))
 def test_later_layers_see_what_earlier_ones_make_of_each_batch(layer_class):
     keras.utils.set_random_seed(0)
     first, dense, second = layer_class(dtype="float64"), L.Dense(3, dtype="float64"), layer_class(dtype="float64")
@@ -243,7 +243,7 @@ def test_eager_models():
 # Which layers
 
 
-@pytest.mark.parametrize("layer_class", CLASSES)
+@pytest.mark.parametrize("layer_class", first_of(CLASSES))
 def test_frozen_layers_stay_unless_they_are_named(layer_class):
     """Frozen in both ways, and asked for by name."""
     first, second, third = (layer_class(name=name) for name in ("first", "second", "third"))
@@ -361,7 +361,7 @@ def random_state():
     return with_effect, [variable.numpy().tobytes() for variable in draw.variables]
 
 
-@pytest.mark.parametrize("layer_class", CLASSES)
+@pytest.mark.parametrize("layer_class", first_of(CLASSES))
 def test_nothing_else_changes(layer_class):
     model = trained(layer_class, fit=True)
     before = state(model), random_state()
@@ -546,8 +546,7 @@ class OfKeras(L.BatchNormalization):
         return super().call(x, training=True, mask=mask)
 
 
-@pytest.mark.parametrize("layers", [None, "bn"])
-@pytest.mark.parametrize("own", [WithoutTraining, WithKeywords, OfKeras])
+@pytest.mark.parametrize(("own", "layers"), crossed([WithoutTraining, WithKeywords, OfKeras], [None, "bn"]))
 def test_classes_whose_call_has_no_training(own, layers):
     model = keras.Sequential([keras.Input((3,)), own(name="bn"), L.Dense(1)])
     x = np.random.default_rng(0).normal(5.0, 2.0, (64, 3)).astype("float32")

@@ -6,6 +6,7 @@ import pytest
 
 from kerasbn import BatchNorm
 from tests.cases import CASES, train
+from tests.crossing import crossed
 from tests.expected import inference, training_step
 
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-5}, "float64": {"rtol": 1e-11, "atol": 1e-11}}
@@ -16,7 +17,7 @@ def case(request):
     return request.param
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(("case", "jit_compile"), crossed(CASES, [False, True]))
 def test_training(case, jit_compile):
     layer = case.layer(jit_compile=jit_compile)
     step = training_step(case, layer)
