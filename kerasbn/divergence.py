@@ -31,19 +31,26 @@ class HealthyState:
         self._model: Any = None
         self._normal_loss, self._beginning = math.inf, True
         self._snapshots: deque[Snapshot] = deque(maxlen=2)
+        self._first: Snapshot | None = None
 
     @property
     def begun(self) -> bool:
         """Whether there is a state to go back to."""
         return bool(self._snapshots)
 
+    @property
+    def untrained(self) -> bool:
+        """Whether the state to go back to is the one from before the first step: no other is known to be healthy."""
+        return bool(self._snapshots) and self._snapshots[0] is self._first
+
     def begin(self, model: keras.Model) -> None:
         """The state of `model` is healthy now."""
         if model is not self._model:
             self._model, self._normal_loss, self._beginning = model, math.inf, True
         self._variables = training_state(model)
-        self._snapshots.append(self._snapshot())
-        self._non_finite = self._snapshots[0].non_finite()  # Some weights hold infinities on purpose, as in masks.
+        self._first = first = self._snapshot()
+        self._snapshots.append(first)
+        self._non_finite = first.non_finite()  # Some weights hold infinities on purpose, as in masks.
         self._steps = 0
 
     def diverged(self, loss: float) -> bool:
@@ -78,6 +85,7 @@ class HealthyState:
     def release(self) -> None:
         """Frees the snapshots."""
         self._snapshots.clear()
+        self._first = None
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self._variables, self._model.distribute_strategy)

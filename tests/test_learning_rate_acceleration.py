@@ -557,6 +557,24 @@ def test_backoff_ends_with_an_error_and_a_healthy_model():
     assert np.isfinite(fitted(model, backoff, epochs=2)["loss"]).all()
 
 
+def test_the_end_of_backoff_says_which_state_the_model_has():
+    """Before there is a healthy one it said that the model had it."""
+    model = built(SGD(RATE))
+    before = model.get_weights()
+    early = LearningRateAcceleration(on_divergence="backoff", max_backoffs=0)
+    with pytest.raises(FloatingPointError, match=r"state from before the first step.*NaN.*Otherwise begin") as raised:
+        model.fit(np.nan * X, Y, callbacks=[early], batch_size=8, verbose=0)
+    assert "last healthy" not in str(raised.value)
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+
+    x = np.where(np.arange(32)[:, None] < 24, X, np.nan)
+    for steps, state in ((1, "last healthy state"), (2, "from before the first step")):  # 24 rows: three steps
+        late = LearningRateAcceleration(on_divergence="backoff", max_backoffs=0, snapshot_steps=steps)
+        with pytest.raises(FloatingPointError, match=state):
+            model.fit(x, Y, callbacks=[late], batch_size=8, shuffle=False, verbose=0)
+
+
 def test_backoff_needs_a_loss():
     class Silent(keras.Sequential):
         def train_step(self, data):

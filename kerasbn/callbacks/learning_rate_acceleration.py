@@ -72,7 +72,7 @@ class LearningRateAcceleration(keras.callbacks.Callback):
         TypeError: In training, if the rate of the optimizer is a function, or a schedule that cannot be serialized.
         RuntimeError: In training, if the rate is a number and the step of the model does not call its `train_step`.
         FloatingPointError: In training, if the loss diverges after `max_backoffs`; the model then has its last
-            healthy state.
+            healthy state, or before there is one, that from before the first step.
 
     Example:
     >>> import numpy as np
@@ -206,11 +206,16 @@ class LearningRateAcceleration(keras.callbacks.Callback):
             return logs
         self._healthy.restore()
         if len(self._events) >= self.max_backoffs:
+            state = (
+                "The model has the state from before the first step of this fit: no later one is known to be healthy. "
+                "If the loss is not finite from the start, look for NaN in the data and in the weights. Otherwise"
+                if self._healthy.untrained
+                else "The model has its last healthy state. To continue,"
+            )
             raise FloatingPointError(
                 f"The loss diverged in epoch {self._epoch} at step {self._batch}, with acceleration factor "
                 f"{self.factor:g}: {loss:g}. It had diverged {len(self._events)} times before, and "
-                f"max_backoffs={self.max_backoffs}. "
-                "The model has its last healthy state. Begin with a smaller `factor` or learning rate."
+                f"max_backoffs={self.max_backoffs}. {state} begin with a smaller `factor` or learning rate."
             )
         self.factor /= self.backoff
         self._events.append(Divergence(self._epoch, self._batch, loss, self.factor))
