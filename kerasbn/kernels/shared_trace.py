@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasbn.kernels.xla import inside_xla
+from kerasbn.kernels.xla import inside_xla, operations_are_watched
 
 Specs = tuple[tuple[tuple[int | None, ...], tf.DType], ...]
 
@@ -19,8 +19,9 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a pure function on tensors one that is traced once for all tensors of the same ranks and dtypes.
 
     Tensors may be anywhere in nested tuples of arguments; all else in these is static and hashable, and there is a
-    trace for each value. Inside a program that XLA compiles as a whole, and where functions run eagerly
-    (`tf.config.run_functions_eagerly`), the function is called as it is.
+    trace for each value. The function is called as it is inside a program that XLA compiles as a whole, where functions
+    run eagerly (`tf.config.run_functions_eagerly`), and where a debugger watches operations: what it adds must not stay
+    in the trace, and should name the layer that it is of.
 
     The keyword `inlined` says whether TensorFlow writes the function into each graph that calls it, and optimizes it
     there. A call takes 0.05 ms, which counts in a layer of some hundred numbers; but to optimize a function again for
@@ -43,7 +44,7 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, inlined: bool = False, **keywords: Any) -> Any:
-        if tf.config.functions_run_eagerly() or inside_xla():
+        if tf.config.functions_run_eagerly() or inside_xla() or operations_are_watched():
             return function(*args, **keywords)
         which = keywords.get("jit_compile")
         ways = (True, False) if tf.is_tensor(which) else (which,)

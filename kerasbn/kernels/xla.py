@@ -12,7 +12,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     ``jit_compile=True`` runs it as one XLA program of its own, also when called from an ordinary graph; inside a
     program that XLA compiles already it is inlined. ``False`` runs its operations as they stand, whatever surrounds
-    them. Arguments that are not tensors are static: each value compiles once.
+    them, and so does `True` while a debugger watches operations. Arguments that are not tensors are static: each value
+    compiles once.
     """
 
     @functools.cache
@@ -22,7 +23,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, jit_compile: bool, **static: Any) -> Any:
-        if not jit_compile:
+        if not jit_compile or operations_are_watched():
             return function(*args, jit_compile=False, **static)
         # In the gradient of a branch or loop, arguments come from the graph outside of it. They must enter the inner
         # graph before the call: what enters while TensorFlow prepares a compiled call, it takes for part of an XLA
@@ -34,6 +35,18 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled(fixed)(*args, jit_compile=True, **static)
 
     return run
+
+
+def operations_are_watched() -> bool:
+    """Whether a debugger adds operations to graphs: `tf.debugging.enable_check_numerics`, `enable_dump_debug_info`.
+
+    XLA cannot compile what they add, and their errors name the place where an operation was traced. Public functions
+    begin and end it; none says whether it is on. Should the private one go, the answer is `False`, and
+    ``jit_compile=True`` fails under a debugger.
+    """
+    callbacks = getattr(tf.debugging.enable_check_numerics, "__globals__", {}).get("op_callbacks")
+    ask = getattr(callbacks, "should_invoke_op_callbacks", None)
+    return bool(ask and ask())
 
 
 def inside_xla() -> bool:

@@ -86,7 +86,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             size. `False`: never by the layer itself. `"auto"`: in a graph (`fit`, `tf.function`) on CPUs, in the
             background, for batches of at least 4 MB whose size has come often enough to pay for it; until compiled
             kernels are ready, the layer computes with TensorFlow's operations, so no step waits. It compiles at most
-            128 sizes in a process, and none where `tf.config.experimental.enable_op_determinism` was called.
+            128 sizes in a process, and none where `tf.config.experimental.enable_op_determinism` was called. Nothing is
+            compiled in graphs that are traced under `tf.debugging.enable_check_numerics` or
+            `tf.debugging.experimental.enable_dump_debug_info`.
             Inference is never compiled by the layer, for converters and servers. Inside a program that XLA compiles
             as a whole (``compile(jit_compile=True)``) all three are compiled with it, `True` and `"auto"` with the
             kernels that are made for XLA.
