@@ -6,7 +6,7 @@ import keras
 
 from kerasbn.layers.arguments import count, number
 
-__all__ = ["a_model", "built", "count", "positive", "with_call"]
+__all__ = ["a_model", "built", "count", "has_variables", "positive", "with_call", "without_call"]
 
 
 def positive(name: str, value: Any) -> float:
@@ -32,7 +32,7 @@ def a_model(value: Any, kind: type = keras.Model) -> Any:
 
 def with_call(model: Any) -> Any:
     """`model`, if it can be called: one that is made of parts may have a `train_step` and no `call`."""
-    if type(a_model(model)).call is keras.Model.call and "call" not in vars(model):
+    if without_call(a_model(model)):
         parts = [name for name, part in vars(model).items() if isinstance(part, keras.Model)]
         such = f", such as its {' or '.join(map(repr, parts))}" if parts else ""
         raise ValueError(
@@ -50,9 +50,24 @@ def _shown(value: Any) -> str:
 
 def built(model: Any) -> Any:
     """`model`, if it is one that has its variables."""
-    if not a_model(model).built:
+    if not has_variables(model):
+        advice = "Build its parts: give each" if without_call(model) else "Give it"
         raise ValueError(
             "The model must be built before training, so that all that is in it is known. "
-            f"Received: {model.name!r}, which is not. Give it a keras.Input, or call it on a batch of data."
+            f"Received: {model.name!r}, which is not. {advice} a keras.Input, or call it on a batch of data."
         )
     return model
+
+
+def has_variables(model: Any) -> bool:
+    """Whether `model` is built, or made of parts that are, which its `train_step` calls in place of itself."""
+    return a_model(model).built or (without_call(model) and bool(model.layers) and all(map(_is_built, model.layers)))
+
+
+def without_call(model: keras.Model) -> bool:
+    """Whether `model` is made of parts for its `train_step`, as a GAN is, and cannot be called itself."""
+    return type(model).call is keras.Model.call and "call" not in vars(model)
+
+
+def _is_built(layer: keras.Layer) -> bool:
+    return layer.built and all(map(_is_built, getattr(layer, "layers", ())))

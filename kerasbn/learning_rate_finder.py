@@ -39,9 +39,11 @@ def find_learning_rate(
 
     Args:
         model: Compiled model. Its optimizer may be a `LossScaleOptimizer` and have a number or a schedule as its rate.
+            It may have a `train_step` in place of a `call`, as a variational autoencoder, if its parts are built and
+            the step reports a `loss`.
         data: A tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``, from which batches are drawn at random; or what
             `fit` takes as `x` and gives batches: `tf.data.Dataset`, `PyDataset`, generator. Repeated as needed, but
-            for a generator.
+            for a generator: the sweep ends with it, and the result says so.
         lowest: Positive float, the first rate.
         highest: Float above `lowest`, the last rate.
         rates: Integer, not below 3, how many rates are tried. Each is held for one call of the training step:
@@ -57,8 +59,9 @@ def find_learning_rate(
             2018, Sec. 3).
 
     Returns:
-        `LearningRateCurve` with arrays `rates`, `losses` and `smoothed`, rates `steepest`, `valley` and
-        `largest_stable`, `diverged`, `compared`, and `plot()`.
+        `LearningRateCurve` with a rate `suggested`; printed, it is a short table with that rate and the reason. Also
+        arrays `rates`, `losses` and `smoothed`, rates `steepest`, `valley` and `largest_stable`, `diverged`,
+        `compared`, `ran_out`, and `plot()`.
 
     Raises:
         ValueError: If an argument is out of its range; if the loss is not finite from the start; if fewer than 3 rates
@@ -73,7 +76,7 @@ def find_learning_rate(
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
     >>> model.compile(keras.optimizers.SGD(0.01), "mse")
     >>> curve = find_learning_rate(model, (x[:, :4], x.sum(1)), lowest=1e-4, highest=100.0)
-    >>> 0.01 < curve.steepest < curve.largest_stable < 1.0 < curve.diverged
+    >>> 0.001 < curve.suggested < curve.largest_stable < 1.0 < curve.diverged
     True
     >>> bool(model.get_weights()[0].any()), round(float(model.optimizer.learning_rate), 4)
     (False, 0.01)
@@ -105,6 +108,8 @@ def find_learning_rate(
             )
         losses = np.array(sweep.losses[1:])  # The first is that of the model as it was, each other that after a step.
         diverged = float(tried[len(losses)]) if sweep.diverged else None
-        return LearningRateCurve(model.name, tried[: len(losses)], losses, smooth(losses, width), diverged, compared)
+        smoothed = smooth(losses, width)
+        rates = tried[: len(losses)]
+        return LearningRateCurve(model.name, rates, losses, smoothed, diverged, compared, sweep.ran_out)
 
     return curve(model, tuple(curve(other) for other in compare))

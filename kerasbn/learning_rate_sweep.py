@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasbn.arguments import positive
+from kerasbn.arguments import has_variables, positive, without_call
 from kerasbn.arrays import arrays, batches_or
 from kerasbn.divergence import loss_in
 from kerasbn.optimizers import schedule_of, stepping
@@ -25,7 +25,7 @@ class Sweep(keras.callbacks.Callback):
         super().__init__()
         self._rates, self._explosion = rates, explosion
         self.losses: list[float] = []
-        self.diverged = False
+        self.diverged = self.ran_out = False
         self._undo = ExitStack()
 
     def run(self, model: keras.Model, data: Callable[[], Any]) -> None:
@@ -33,13 +33,16 @@ class Sweep(keras.callbacks.Callback):
         random_state, history = RandomState(), getattr(model, "history", None)
         with self._undo:
             self._undo.callback(random_state.restore)
-            if not model.built:
-                model.evaluate(data(), steps=1, verbose=0)
+            if not has_variables(model) and not without_call(model):
+                model.evaluate(_first(data()), steps=1, verbose=0)
             self._undo.callback(setattr, model, "history", history)
             # An epoch has a step at least, and the sweep ends the training. There is one step more than rates, whose
             # loss shows what the last rate has done.
             epochs = (len(self._rates) + 1) * _executions(model)
-            model.fit(data(), epochs=epochs, callbacks=[self], shuffle=False, verbose=0)
+            self._data = data()
+            batches = self._data.batches() if isinstance(self._data, Once) else self._data
+            model.fit(batches, epochs=epochs, callbacks=[self], shuffle=False, verbose=0)
+            self.ran_out = not self.diverged and len(self.losses) <= len(self._rates)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Remembers the state and makes the rate one that can be set."""
@@ -71,12 +74,51 @@ class Sweep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Notes the loss, and ends the sweep if it is the last one."""
+        if isinstance(self._data, Once) and self._data.ended_before(self._calls * self.model.steps_per_execution):
+            self.model.stop_training = True
+            return
         loss = loss_in(logs)
         first = self.losses[0] if self.losses else loss
         self.diverged = not loss - first <= self._explosion * abs(first)  # So written, NaN has diverged.
         if not self.diverged and self._calls % self._executions == 0:
             self.losses.append(loss)
         self.model.stop_training = self.diverged or len(self.losses) > len(self._rates)
+
+
+class Once:
+    """An iterator whose batches can be read once.
+
+    Keras reads two batches before training to know their shapes, and when a generator has ended it begins again with
+    these two. So the last batch is repeated without end here, and it is known how many there were.
+    """
+
+    def __init__(self, data: Iterator) -> None:
+        """Nothing is read yet."""
+        self._data, self._read, self._ended = data, 0, False
+
+    def first(self) -> Iterator:
+        """The first batch, which stays the first."""
+        batch = next(self._data)
+        self._data = itertools.chain([batch], self._data)
+        yield batch
+
+    def batches(self) -> Iterator:
+        """All, and then the last again and again."""
+        last = None
+        for last in self._data:
+            self._read += 1
+            yield last
+        self._ended = True
+        while self._read:
+            yield last
+
+    def ended_before(self, number: int) -> bool:
+        """Whether `number` batches, as many as training has taken, are more than there were."""
+        return self._ended and self._read < number
+
+
+def _first(data: Any) -> Any:
+    return data.first() if isinstance(data, Once) else data
 
 
 class _Held(keras.optimizers.schedules.LearningRateSchedule):
@@ -120,7 +162,8 @@ def feed(data: Any, batch_size: int, seed: int, again: bool) -> Callable[[], Any
                 "Argument `data` must give its batches again for every training. Received: a "
                 f"{type(data).__name__}, which gives them once. Give arrays, a tf.data.Dataset or a PyDataset."
             )
-        return lambda: data
+        once = Once(data) if isinstance(data, Iterator) else data
+        return lambda: once
     checked = arrays("data", data)
     return lambda: batches(checked, batch_size, seed)
 

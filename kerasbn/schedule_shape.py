@@ -109,12 +109,12 @@ def _between(first: float, last: float) -> np.ndarray:
 def _rates(schedule: Any, steps: Any) -> np.ndarray:
     """The rates at `steps`; traced once, as each call outside of a graph takes milliseconds."""
 
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([], "float32")])
     def rate(step: Any) -> Any:
         return tf.cast(keras.ops.convert_to_tensor(schedule(step)), "float64")
 
-    @tf.function(autograph=False)
-    def rates(steps: Any) -> Any:
-        return tf.map_fn(rate, steps, fn_output_signature="float64")
-
     with tf.init_scope():
+        # Traced before `tf.map_fn`, which would leave the process without a usable variable scope if the schedule raised.
+        traced = rate.get_concrete_function()
+        rates = tf.function(lambda steps: tf.map_fn(traced, steps, fn_output_signature="float64"), autograph=False)
         return rates(tf.constant(np.asarray(steps), "float32")).numpy()

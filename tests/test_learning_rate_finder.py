@@ -1,6 +1,8 @@
 """The sweep finds what is known, and leaves no trace: every variable and random state is compared bit by bit."""
 
+import dataclasses
 import random
+import re
 import sys
 
 import keras
@@ -12,7 +14,8 @@ from keras import layers
 from keras.optimizers import SGD, Adam, schedules
 from sklearn.datasets import load_digits
 
-from kerasbn import BatchNorm, find_learning_rate
+from kerasbn import BatchNorm, find_learning_rate, recalibrate
+from kerasbn.callbacks import LearningRateAcceleration, PopulationStatistics
 from kerasbn.learning_rate_curve import LearningRateCurve, smooth
 
 matplotlib.use("Agg")
@@ -229,6 +232,99 @@ def test_data(kind):
     assert len(find_learning_rate(model, data, **SWEEP).losses) == 5
 
 
+@pytest.mark.parametrize("how", [{}, {"steps_per_execution": 3}], ids=["one step", "steps_per_execution"])
+def test_a_generator_that_ends_ends_the_sweep(how):
+    """It was gone on with from the two batches that Keras had read before training."""
+
+    def batches(number):
+        for i in range(number):
+            yield ONE[:4], ONE[:4] * (1 + i % 3 / 10)
+
+    settings = {"lowest": 0.001, "highest": 0.03, "rates": 12}
+    all_of_them = find_learning_rate(quadratic(**how), batches(39), **settings)
+    assert not all_of_them.ran_out and len(all_of_them.losses) == 12
+    few = find_learning_rate(quadratic(**how), batches(21 if how else 7), **settings)
+    assert few.ran_out and len(few.losses) == 6 and few.diverged is None
+    np.testing.assert_array_equal(few.losses, all_of_them.losses[:6])
+    assert "The data ended there, before all rates were tried" in str(few)
+    with pytest.raises(ValueError, match=r"at least 3.*Received: 2 for model.*as the data ended.*give more data"):
+        find_learning_rate(quadratic(), batches(3), **settings)
+
+
+def test_a_generator_for_a_model_that_is_not_built_loses_no_batch():
+    def run(build_first):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([layers.Dense(2)])
+        model.compile("sgd", "mse")
+        if build_first:
+            model.build((None, 6))
+        return find_learning_rate(
+            model, ((X[i : i + 8], Y[i : i + 8]) for i in range(0, 56, 8)), **SWEEP | {"rates": 9}
+        )
+
+    once, again = run(False), run(True)
+    assert once.ran_out and len(once.losses) == 6
+    np.testing.assert_array_equal(once.rates, again.rates)
+    assert np.isfinite(once.losses).all()
+
+
+def test_a_dataset_that_gives_its_batches_once_ends_the_sweep():
+    generator = ((X[:8], Y[:8]) for _ in range(7))
+    signature = tuple(tf.TensorSpec((8, n), tf.float32) for n in (6, 2))
+    data = tf.data.Dataset.from_generator(lambda: generator, output_signature=signature)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        curve = find_learning_rate(built(), data, **SWEEP | {"rates": 12})
+    assert curve.ran_out and len(curve.losses) == 6
+
+
+class Autoencoder(keras.Model):
+    """Made of parts that its `train_step` calls, as in Keras's examples."""
+
+    def __init__(self, shape=(6,)):
+        super().__init__()
+        inputs = [keras.Input(shape)] if shape else []
+        self.encoder = keras.Sequential([*inputs, layers.Dense(3), BatchNorm()], name="encoder")
+        self.decoder = keras.Sequential([keras.Input((3,)), layers.Dense(6)], name="decoder")
+
+    def train_step(self, data):
+        x = data[0] if isinstance(data, tuple) else data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.decoder(self.encoder(x, training=True)) - x) ** 2)
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(loss, self.trainable_weights), self.trainable_weights, strict=True)
+        )
+        return {"loss": loss}
+
+
+def test_a_model_of_parts():
+    """With a `train_step` and no `call` it was refused by a bare NotImplementedError, or told to be called."""
+    model = Autoencoder()
+    model.compile(SGD(0.01))
+    before = model.get_weights()
+    curve = find_learning_rate(model, (X, Y), **SWEEP)
+    assert len(curve.losses) == 5 and len(set(curve.losses)) == 5
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    backoff = LearningRateAcceleration(2.0, on_divergence="backoff")
+    logs = model.fit(X, Y, epochs=1, callbacks=[backoff], verbose=0).history
+    assert logs["acceleration_factor"] == [2.0] and np.isfinite(logs["loss"]).all()
+
+    with pytest.raises(ValueError, match=r"must have a `call`.*Autoencoder without one, made of encoder, decoder"):
+        model.fit(X, Y, callbacks=[PopulationStatistics(X)], verbose=0)
+    recalibrate(model.encoder, X)
+
+    unbuilt = Autoencoder(shape=None)
+    unbuilt.compile(SGD(0.01))
+    for use in (
+        lambda: find_learning_rate(unbuilt, (X, Y), **SWEEP),
+        lambda: unbuilt.fit(X, Y, callbacks=[LearningRateAcceleration(on_divergence="backoff")], verbose=0),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must be built before training.*Build its parts: give each a keras.Input"
+        ):
+            use()
+
+
 def test_batches_of_arrays_depend_on_the_seed_only():
     first, same, other = (find_learning_rate(built(), (X, Y), **SWEEP, seed=seed).losses for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
@@ -290,6 +386,52 @@ def test_what_is_read_from_a_curve():
     assert made([3.0, 2.0, 1.0]).largest_stable == 1.0
     flat = made([1.0, 1.1, 1.2, 5.0])
     assert flat.largest_stable == flat.steepest == flat.valley == flat.rates[0]
+
+
+def test_text_is_a_short_table_with_one_suggested_rate_and_the_reason():
+    """It was three arrays."""
+    curve = made([3.0, 3.0, 2.9, 2.0, 1.5, 1.0, 1.1, 1.3, 2.0, 2.5], diverged=2.0)
+    assert curve.suggested == curve.valley
+    other = dataclasses.replace(curve, name="other", diverged=None, ran_out=True)
+    text = str(dataclasses.replace(curve, compared=(other,)))
+    assert text.count("Suggested: 0.022, the valley: the loss falls from 3 to 1") == 2
+    assert re.search(r"^largest stable +0\.1 +1\.1$", text, re.M)
+    assert "Above 0.1 it rises again." in " ".join(text.split())
+    assert "made: 10 learning rates from 0.001 to 1; the loss diverged at 2." in text
+    assert "other: 10 learning rates from 0.001 to 1. The data ended there" in text
+    assert len(str(curve).splitlines()) < 10 and max(map(len, text.splitlines())) <= 120
+    assert "higher rates may do as well" in str(made([3.0, 2.5, 2.0, 1.5, 1.0]))
+    assert repr(curve) == "<LearningRateCurve 'made': 10 learning rates, suggested: 0.022>"
+
+
+@pytest.mark.parametrize("width", [0.0, 0.5, 1.0, 3.0, 8.0])
+def test_no_rate_is_suggested_on_a_flat_noisy_curve(width):
+    rates = np.logspace(-6, 1, 100)
+    for seed in range(30):
+        losses = 2.3 + 0.1 * np.random.default_rng(seed).normal(size=100)
+        flat = LearningRateCurve("flat", rates, losses, smooth(losses, width))
+        assert flat.suggested is None and "No rate is suggested" in str(flat) and "suggested: none" in repr(flat)
+        falling = losses - np.clip(np.linspace(-1, 3, 100), 0, 1)
+        assert LearningRateCurve("falling", rates, falling, smooth(falling, width)).suggested is not None
+    legend = [text.get_text() for text in flat.plot().get_legend().get_texts()]
+    assert legend == ["flat"]
+    rising = made([1.0, 1.0, 1.1, 1.2, 5.0])
+    assert rising.suggested is None
+    made([1.0, 1.0, 1.0]).plot()  # nothing to scale by
+    matplotlib.pyplot.close("all")
+
+
+def test_labels_of_the_plot_do_not_overprint():
+    """Networks that diverge at about the same rate."""
+    losses = [3.0, 3.0, 2.9, 2.0, 1.5, 1.0, 1.1]
+    others = tuple(made(losses, diverged=rate) for rate in (1.5, 1.7, 1.6))
+    ax = made(losses, diverged=1.6, compared=others).plot(labels=list("abcd"))
+    ax.figure.canvas.draw()
+    texts = [*ax.texts, *ax.get_legend().get_texts()]
+    boxes = [text.get_window_extent() for text in texts]
+    assert sum(text.get_text() == "diverged" for text in texts) == 4
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    matplotlib.pyplot.close("all")
 
 
 def test_smoothing_has_no_delay_and_keeps_lines():
