@@ -17,6 +17,7 @@ from kerasbn import callbacks, data, distribute, monitors, schedules, transforms
 from kerasbn.acceleration import accelerate
 from kerasbn.diagnosis import diagnose
 from kerasbn.freezing import freeze, unfreeze
+from kerasbn.kernels.xla import uncompiled
 from kerasbn.layers.affine import Affine
 from kerasbn.layers.batch_norm import BatchNorm
 from kerasbn.layers.local_response_normalization import LocalResponseNormalization
@@ -46,5 +47,6 @@ __all__ = [
     "schedules",
     "to_keras",
     "transforms",
+    "uncompiled",
     "unfreeze",
 ]

@@ -9,17 +9,23 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from kerasbn.kernels.xla import inside_xla
+
 
 def anchor(x: tf.Tensor) -> tf.Tensor:
-    """`x` with the last bit of its mantissa cleared: a number that every place that computes it agrees on.
+    """`x` or a number near it that every place that computes it agrees on.
 
     A compiler may compute ``x - total / n`` again where it is used, as one fused multiply-add that never rounds the
     quotient. Two such places then mean different centers, and at a mean of 1e6 sigma the difference is 3 % of a sigma
-    (seen with XLA:CPU when a whole training step is one program). It cannot fuse across an operation on bits.
+    (seen with XLA:CPU when a whole training step is one program). It cannot fuse across an operation on bits, so under
+    XLA an anchor is `x` with the last bit of its mantissa cleared. TensorFlow computes each operation once and rounds
+    its result: there `x` is an anchor, and TFLite and ONNX, which know no operations on bits, meet none.
 
     An anchor is a constant to derivatives: mean and variance do not depend on where the center lies.
     """
     x = tf.stop_gradient(x)
+    if not (inside_xla() or tf.config.optimizer.get_jit()):
+        return x
     bits = {tf.float32: tf.int32, tf.float64: tf.int64}[x.dtype]
     return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, bits), tf.constant(-2, bits)), x.dtype)
 

@@ -34,6 +34,7 @@ def test_public_names():
         "schedules",
         "to_keras",
         "transforms",
+        "uncompiled",
         "unfreeze",
     ]
     assert all(hasattr(kerasbn, name) for name in kerasbn.__all__)

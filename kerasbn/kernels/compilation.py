@@ -9,7 +9,7 @@ import tensorflow as tf
 from kerasbn.kernels import passes, tiered
 from kerasbn.kernels.batch_norm import Settings
 from kerasbn.kernels.strategy import only_cpus
-from kerasbn.kernels.xla import inside_xla, operations_are_watched
+from kerasbn.kernels.xla import inside_xla, only_operations
 
 #: No larger batch is expected of a graph that does not know its size: layers that are small even then are not counted.
 LARGE_BATCH = 128
@@ -65,11 +65,11 @@ class Program(NamedTuple):
 def compiles(x: tf.Tensor, program: Program, flat: tf.Tensor) -> bool | tf.Tensor:
     """Whether the kernels for a batch `x` are compiled: yes, no, or a boolean tensor that says so when it runs.
 
-    In eager mode inputs change shape at will. What a debugger adds to a graph cannot be compiled. A program that XLA
-    compiles as a whole gets the kernels that are made for it. In a graph on CPUs large batches are compiled in time
-    (`kernels/tiered.py`); accelerators add in trees, as TensorFlow's operations do there.
+    In eager mode inputs change shape at will. Nothing is compiled where there are to be `only_operations`. A program
+    that XLA compiles as a whole gets the kernels that are made for it. In a graph on CPUs large batches are compiled in
+    time (`kernels/tiered.py`); accelerators add in trees, as TensorFlow's operations do there.
     """
-    if tf.executing_eagerly() or not tf.test.is_built_with_xla() or operations_are_watched():
+    if tf.executing_eagerly() or not tf.test.is_built_with_xla() or only_operations():
         return False
     if inside_xla():
         return True

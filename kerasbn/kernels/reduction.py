@@ -177,14 +177,18 @@ def summation(like: tf.Tensor, axes: Sequence[int]) -> Callable[[tf.Tensor], tf.
 def _sum_of_lanes(
     shape: Sequence[int | None], sizes: Sequence[tf.Tensor | int], axis: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """In TensorFlow operations: ``[LANES, rows]`` is a view of what is added, and each stage a reduction."""
+    """In TensorFlow operations: ``[lanes, rows]`` is a view of what is added, and each stage a reduction.
+
+    No reduction is of an axis of size 0 unless all is empty: TFLite computes no 0 there.
+    """
     this, size = tf.constant(axis), shape[axis]
     if size is not None and size < FEW:
         return lambda x: tf.reduce_sum(x, this, keepdims=True)
     before, after = sizes[:axis], sizes[axis + 1 :]
-    rows = sizes[axis] // LANES
-    added, nothing = rows * LANES, [0] * len(shape)
-    lanes = tf.stack([*before, LANES, rows, *after])
+    lanes = tf.clip_by_value(sizes[axis], 1, LANES)
+    rows = sizes[axis] // lanes
+    added, nothing = rows * lanes, [0] * len(shape)
+    view = tf.stack([*before, lanes, rows, *after])
     tail, to_the_end = tf.stack([*nothing[:axis], added, *nothing[axis + 1 :]]), tf.constant([-1] * len(shape))
     # Seen as one axis, what is added begins and ends where memory is aligned: TensorFlow copies nothing then.
     start, head = (
@@ -194,9 +198,10 @@ def _sum_of_lanes(
     )
 
     def add(x: tf.Tensor) -> tf.Tensor:
-        in_lanes = tf.reshape(tf.slice(tf.reshape(x, [-1]) if axis == 0 else x, start, head), lanes)
-        total = tf.reduce_sum(tf.reduce_sum(in_lanes, axis + 1), this, keepdims=True)
-        return total + tf.reduce_sum(tf.slice(x, tail, to_the_end), this, keepdims=True)
+        in_lanes = tf.reshape(tf.slice(tf.reshape(x, [-1]) if axis == 0 else x, start, head), view)
+        # The rest comes first: small numbers added to a large one would all round the same way.
+        totals = tf.concat([tf.slice(x, tail, to_the_end), tf.reduce_sum(in_lanes, axis + 1)], axis)
+        return tf.reduce_sum(totals, this, keepdims=True)
 
     return add
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasbn.kernels.xla import inside_xla, operations_are_watched
+from kerasbn.kernels.xla import inside_xla, only_operations
 
 Specs = tuple[tuple[tuple[int | None, ...], tf.DType], ...]
 
@@ -20,8 +20,8 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Tensors may be anywhere in nested tuples of arguments; all else in these is static and hashable, and there is a
     trace for each value. The function is called as it is inside a program that XLA compiles as a whole, where functions
-    run eagerly (`tf.config.run_functions_eagerly`), and where a debugger watches operations: what it adds must not stay
-    in the trace, and should name the layer that it is of.
+    run eagerly (`tf.config.run_functions_eagerly`), and where there are to be `only_operations`: what a debugger adds
+    must not stay in the trace, and should name the layer that it is of.
 
     The keyword `inlined` says whether TensorFlow writes the function into each graph that calls it, and optimizes it
     there. A call takes 0.05 ms, which counts in a layer of some hundred numbers; but to optimize a function again for
@@ -44,7 +44,7 @@ def shared_trace(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, inlined: bool = False, **keywords: Any) -> Any:
-        if tf.config.functions_run_eagerly() or inside_xla() or operations_are_watched():
+        if tf.config.functions_run_eagerly() or inside_xla() or only_operations():
             return function(*args, **keywords)
         which = keywords.get("jit_compile")
         ways = (True, False) if tf.is_tensor(which) else (which,)

@@ -1,10 +1,47 @@
 """One function, two ways to run it: as the TensorFlow operations it is written in, or compiled by XLA."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
+
+_is_uncompiled = ContextVar("_is_uncompiled", default=False)
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """A context in which `kerasbn.BatchNorm` layers write TensorFlow operations alone, for export.
+
+    A layer that normalizes with the batch in inference (``training=True``), as in test-time adaptation or pix2pix, is
+    exported in training mode. With the default ``jit_compile="auto"`` its graph holds compiled kernels too, if its
+    batches may be large, and TFLite and ONNX refuse these. What is traced in this context is as with
+    ``jit_compile=False``: all layers, at any depth, also those that other layers make in Python code. Layers and what
+    was traced before stay as they are. Inference with the moving statistics needs no context.
+
+    A program that XLA compiles as a whole (``compile(jit_compile=True)``) is compiled in this context, too.
+
+    Returns:
+        A context manager. It holds for the thread that enters it.
+
+    Example:
+    >>> import keras
+    >>> from kerasbn import BatchNorm
+    >>> model = keras.Sequential([keras.Input((64, 64, 3)), BatchNorm()])
+    >>> signature = [tf.TensorSpec((None, 64, 64, 3))]
+    >>> with uncompiled():
+    ...     function = tf.function(lambda x: model(x, training=True), input_signature=signature)
+    ...     graph = function.get_concrete_function().graph
+    >>> any(operation.type == "StatelessIf" for operation in graph.get_operations())
+    False
+    """
+    token = _is_uncompiled.set(True)
+    try:
+        yield
+    finally:
+        _is_uncompiled.reset(token)
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -12,7 +49,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     ``jit_compile=True`` runs it as one XLA program of its own, also when called from an ordinary graph; inside a
     program that XLA compiles already it is inlined. ``False`` runs its operations as they stand, whatever surrounds
-    them, and so does `True` while a debugger watches operations. Arguments that are not tensors are static: each value
+    them, and so does `True` where `only_operations`. Arguments that are not tensors are static: each value
     compiles once.
     """
 
@@ -23,7 +60,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, jit_compile: bool, **static: Any) -> Any:
-        if not jit_compile or operations_are_watched():
+        if not jit_compile or only_operations():
             return function(*args, jit_compile=False, **static)
         # In the gradient of a branch or loop, arguments come from the graph outside of it. They must enter the inner
         # graph before the call: what enters while TensorFlow prepares a compiled call, it takes for part of an XLA
@@ -37,16 +74,26 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def operations_are_watched() -> bool:
-    """Whether a debugger adds operations to graphs: `tf.debugging.enable_check_numerics`, `enable_dump_debug_info`.
+def only_operations() -> bool:
+    """Whether graphs get TensorFlow operations alone, no kernels and no functions: in `uncompiled`, under a debugger.
 
-    XLA cannot compile what they add, and their errors name the place where an operation was traced. Public functions
-    begin and end it; none says whether it is on. Should the private one go, the answer is `False`, and
-    ``jit_compile=True`` fails under a debugger.
+    A debugger (`tf.debugging.enable_check_numerics`, `enable_dump_debug_info`) adds operations that XLA cannot compile,
+    and names the place where an operation was traced. Public functions begin and end it; none says whether it is on.
+    Should the private one go, ``jit_compile=True`` fails under a debugger.
     """
     callbacks = getattr(tf.debugging.enable_check_numerics, "__globals__", {}).get("op_callbacks")
-    ask = getattr(callbacks, "should_invoke_op_callbacks", None)
-    return bool(ask and ask())
+    is_watched = getattr(callbacks, "should_invoke_op_callbacks", None)
+    return _is_uncompiled.get() or bool(is_watched and is_watched())
+
+
+def gradients_are_recorded() -> bool:
+    """Whether a tape records, as in a training step, and not in a graph that is exported.
+
+    There is no public way to ask. Should the private one go, the answer is `True`, and batch statistics are exported
+    in `uncompiled` only.
+    """
+    ask = getattr(getattr(tf.custom_gradient, "__globals__", {}).get("record"), "could_possibly_record", None)
+    return bool(ask is None or ask())
 
 
 def inside_xla() -> bool:

@@ -15,6 +15,7 @@ from kerasbn.kernels.groups import by_groups
 from kerasbn.kernels.moving_statistics import Moved, MovingStatistics, Update
 from kerasbn.kernels.passes import find_moments
 from kerasbn.kernels.view import GROUPS, View
+from kerasbn.kernels.xla import gradients_are_recorded
 from kerasbn.layers import arguments
 from kerasbn.moments import Moments
 from kerasbn.sync import mean_over_replicas, merge_over_replicas, sum_over_replicas
@@ -89,9 +90,10 @@ class BatchNorm(keras.layers.BatchNormalization):
             128 sizes in a process, and none where `tf.config.experimental.enable_op_determinism` was called. Nothing is
             compiled in graphs that are traced under `tf.debugging.enable_check_numerics` or
             `tf.debugging.experimental.enable_dump_debug_info`.
-            Inference is never compiled by the layer, for converters and servers. Inside a program that XLA compiles
-            as a whole (``compile(jit_compile=True)``) all three are compiled with it, `True` and `"auto"` with the
-            kernels that are made for XLA.
+            Inference is never compiled by the layer, for converters and servers; `kerasbn.uncompiled` is for exporting
+            graphs that normalize with the batch. Inside a program that XLA compiles as a whole
+            (``compile(jit_compile=True)``) all three are compiled with it, `True` and `"auto"` with the kernels that
+            are made for XLA.
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -288,6 +290,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             statistics_dtype=dtype,
         )
         parts = strategy.number_of_parts(x, self._view)
+        # A call costs more than layers of vectors do, and TFLite knows no function that is not inlined.
+        inlined = self.input_spec.ndim == 2 or not gradients_are_recorded()
         jit_compile = self.jit_compile
         if jit_compile == "auto":
             apart = {"moments_apart": self.renorm or self.synchronized, "sums_apart": self.synchronized}
@@ -313,7 +317,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         # What depends on the moments before the batch is normalized keeps the two from being one program.
         moments = None
         if self.renorm or self.synchronized:
-            run = {"settings": settings, "parts": parts, "jit_compile": jit_compile}
+            run = {"settings": settings, "parts": parts, "inlined": inlined, "jit_compile": jit_compile}
             moments = merge(find_moments(tf.stop_gradient(flat), flat_mask, **run))
             if self.renorm:
                 r, d = self._renorm_correction(moments)
@@ -328,7 +332,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             settings=settings,
             update=self._update(),
             parts=parts,
-            inlined=self.input_spec.ndim == 2,  # a call costs more than layers of vectors do
+            inlined=inlined,
             jit_compile=jit_compile,
             statistics=statistics,
             over_replicas=over_replicas if self.synchronized else None,
