@@ -114,7 +114,7 @@ def _rates(schedule: Any, steps: Any) -> np.ndarray:
         return tf.cast(keras.ops.convert_to_tensor(schedule(step)), "float64")
 
     with tf.init_scope():
-        # Traced before `tf.map_fn`, which would leave the process without a usable variable scope if the schedule raised.
+        # Traced outside of `tf.map_fn`, which breaks the process's variable scope if its function raises.
         traced = rate.get_concrete_function()
         rates = tf.function(lambda steps: tf.map_fn(traced, steps, fn_output_signature="float64"), autograph=False)
         return rates(tf.constant(np.asarray(steps), "float32")).numpy()

@@ -309,7 +309,7 @@ def test_a_model_of_parts():
     logs = model.fit(X, Y, epochs=1, callbacks=[backoff], verbose=0).history
     assert logs["acceleration_factor"] == [2.0] and np.isfinite(logs["loss"]).all()
 
-    with pytest.raises(ValueError, match=r"must have a `call`.*Autoencoder without one, made of encoder, decoder"):
+    with pytest.raises(ValueError, match=r"can be called.*Autoencoder, which has no `call`.*'encoder' or 'decoder'"):
         model.fit(X, Y, callbacks=[PopulationStatistics(X)], verbose=0)
     recalibrate(model.encoder, X)
 

@@ -196,3 +196,16 @@ def test_shapes_say_what_they_are():
 def test_a_schedule_that_cannot_be_traced_is_left_as_it_is():
     """It works in eager training only."""
     assert shape_of(own(lambda step: RATE if step < 5 else 0.0)) == Shape()
+
+
+def test_a_schedule_that_raises_leaves_nothing_behind(strategy):
+    """`tf.map_fn` sets a device of the current variable scope, and forgets to put it back if its function raises."""
+
+    def raising(step):
+        raise RuntimeError("not here")
+
+    with strategy.scope():  # the first one makes the variable scope that `tf.map_fn` finds
+        tf.Variable(1.0)
+    assert shape_of(own(raising)) == Shape()
+    with strategy.scope():
+        assert tf.Variable(1.0).numpy() == 1

@@ -8,15 +8,18 @@ import tensorflow as tf
 from kerasbn import BatchNorm
 from tests import reference
 from tests.cases import WAYS, in_mode, train
+from tests.crossing import crossed
 
 HALF = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize(("shape", "axis"), [((64, 5, 8), 2), ((64, 5, 7), 2), ((64, 8, 6), 1), ((64, 8, 5), 1)])
-@pytest.mark.parametrize("dtype", HALF)
-def test_half_precision_against_float64_on_the_same_inputs(dtype, shape, axis, way):
+@pytest.mark.parametrize(
+    ("shape_and_axis", "dtype", "way"),
+    crossed([((64, 5, 8), 2), ((64, 5, 7), 2), ((64, 8, 6), 1), ((64, 8, 5), 1)], HALF, WAYS),
+)
+def test_half_precision_against_float64_on_the_same_inputs(shape_and_axis, dtype, way):
     """With even and odd sizes: bfloat16 is added up two at a time."""
+    shape, axis = shape_and_axis
     mode, jit_compile = way
     random = np.random.default_rng(0)
     x = tf.cast(random.normal(size=shape) * 3 + 20, dtype)

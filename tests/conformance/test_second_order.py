@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cases import CASES, MODES, in_mode
+from tests.cases import CASES, CORE, MODES, in_mode
+from tests.crossing import crossed
 
 #: The corrections of renorm are constants to the derivative, but not to a finite difference.
 WITHOUT_RENORM = [case for case in CASES if not case.settings.get("renorm")]
 
 
-@pytest.mark.parametrize("case", WITHOUT_RENORM, ids=str)
+@pytest.mark.parametrize("case", crossed(WITHOUT_RENORM, core=CORE))
 def test_along_any_direction(case):
     check(case, "eager", "auto")
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(("mode", "jit_compile"), crossed(MODES, [False, True]))
 def test_in_every_mode(mode, jit_compile):
     check(next(case for case in CASES if case.name == "mask, image"), mode, jit_compile)
 

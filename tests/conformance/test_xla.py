@@ -7,11 +7,11 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm
 from kerasbn.kernels.differentiable import batch_normalize
-from tests.cases import CASES, MODES, in_mode, train
+from tests.cases import CASES, CORE, MODES, in_mode, train
 from tests.crossing import crossed
 
 
-@pytest.mark.parametrize(("case", "mode"), crossed(CASES, MODES))
+@pytest.mark.parametrize(("case", "mode"), crossed(CASES, MODES, core=CORE))
 def test_compiled_equals_plain(case, mode):
     plain, compiled = case.layer(jit_compile=False), case.layer(jit_compile=True)
     wanted = train(plain, case.x, case.dy, case.mask)

@@ -90,6 +90,7 @@ JIT = st.sampled_from(["auto", False, True])
 KNOWN, PART_BYTES = st.sampled_from(["all", "all but the batch", "none"]), st.sampled_from([2**20, 64])
 
 
+@pytest.mark.slow
 @fuzz(8, case=layer_cases(few_shapes=not is_long()), mode=MODES, jit_compile=JIT, known=KNOWN, part_bytes=PART_BYTES)
 def test_in_graphs(case, mode, jit_compile, known, part_bytes):
     def shape(tensor):
@@ -106,6 +107,7 @@ def test_in_graphs(case, mode, jit_compile, known, part_bytes):
         strategy.PART_BYTES = usual
 
 
+@pytest.mark.slow
 @fuzz(4, case=layer_cases(few_shapes=not is_long()))
 def test_after_compiled_kernels_took_over(case):
     limits = {"MIN_BYTES": 1, "MIN_USES": UNCOMPILED_STEPS, "BREAK_EVEN": 1, "MAX_PROGRAMS": 10**5, "IDLE": tiered.BUSY}
@@ -115,6 +117,7 @@ def test_after_compiled_kernels_took_over(case):
         check_case(case, lambda function, *tensors: in_mode("graph", function), steps_before=UNCOMPILED_STEPS)
 
 
+@pytest.mark.slow
 @fuzz(4, case=layer_cases(few_shapes=not is_long()))
 def test_compiled_in_eager_mode(case):
     check_case(case, jit_compile=True)
