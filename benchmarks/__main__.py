@@ -21,6 +21,7 @@ RUNS = {
     "many_models": ["many_models"],
     "sync": ["sync"],
     "fold": ["fold"],
+    "acceleration": ["acceleration"],
     "large_mean": ["large_mean"],
     "kernels_bfloat16": ["kernels", "--dtype", "bfloat16", *LARGE],
     "kernels_float16": ["kernels", "--dtype", "float16", *LARGE],

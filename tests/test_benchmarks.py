@@ -10,6 +10,7 @@ import keras
 import pytest
 
 from benchmarks import (
+    acceleration,
     floor,
     fold,
     fresh,
@@ -48,6 +49,7 @@ def folder(tmp_path_factory):
     models.main([*MLP, "--out", str(folder / "models.json")])
     sync.main(["--replicas", "2", "--shapes", "6x3", "--repeats", "1", "--out", str(folder / "sync.json")])
     fold.main(["--models", "MobileNetV2", "--batches", "1", *MLP[2:], "--out", str(folder / "fold.json")])
+    acceleration.main(["--rates", "CosineDecay", *MLP[4:], "--out", str(folder / "acceleration.json")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fresh, "call", in_this_process)
         large_mean.main(["--libraries", "kerasbn", "Keras", "--out", str(folder / "large_mean.json")])
@@ -221,6 +223,13 @@ def test_sync(folder):
 
 
 @pytest.mark.slow
+def test_acceleration(folder):
+    (result,) = json.loads((folder / "acceleration.json").read_text())["results"]
+    assert result["rate"] == "CosineDecay" and set(result["milliseconds"]) == set(acceleration.WAYS)
+    assert min(result["milliseconds"].values()) > 0 and result["of without"]["without"] == 1
+
+
+@pytest.mark.slow
 def test_fold(folder):
     (result,) = json.loads((folder / "fold.json").read_text())["results"]
     assert (result["model"], result["batch"], result["mode"]) == ("MobileNetV2", 1, "graph")
@@ -300,7 +309,7 @@ def test_pictures(folder):
 def test_tables(folder):
     tables.main([str(folder)])
     text = (folder / "tables.md").read_text()
-    names = ["fold", "kernels", "large_mean", "many_models", "memory", "models", "startup", "sync"]
+    names = ["acceleration", "fold", "kernels", "large_mean", "many_models", "memory", "models", "startup", "sync"]
     assert re.findall("^## (.*)$", text, re.M) == names
     assert "| 2x2x2x3 (0.0) |" in text and text.count("| MLP, ") == 3 and "| MobileNetV2, 1 | graph |" in text
 
