@@ -26,21 +26,16 @@ class Accelerated(keras.optimizers.schedules.LearningRateSchedule):
     With normalization a network tolerates a larger rate and "trains faster", so the rate should also fall faster: the
     paper raises it 5 or 30 times and lets it decay 6 times as fast. Its decay is exponential and has no end. A schedule
     that has one is made for the length of a training run: 6 times as fast, it would be at its end, often a rate of 0,
-    after a sixth of it. So `speedup` depends on the schedule:
+    after a sixth of it. So `speedup` is
 
-    ===============================================  ====================================================
-    schedule                                         `speedup`
-    ===============================================  ====================================================
-    decays without end, as `ExponentialDecay` and    `decay_speedup`
-    `InverseTimeDecay`
-    ends, as `CosineDecay`, `PolynomialDecay` and    1; with `steps`
-    `PiecewiseConstantDecay`                         ``(length - warmup) / (steps - warmup)``
-    restarts or cycles, as `CosineDecayRestarts`     1
-    ===============================================  ====================================================
+    - `decay_speedup` where the rate decays without end, as `ExponentialDecay` and `InverseTimeDecay`;
+    - 1 where it ends, as `CosineDecay`, `PolynomialDecay` and `PiecewiseConstantDecay`, or with `steps`
+      ``(length - warmup) / (steps - warmup)``, so that it ends there;
+    - 1 where it restarts or cycles, as `CosineDecayRestarts`.
 
     `warmup` is the number of steps in which the rate of `schedule` itself rises to its highest value, 0 if it does not:
-    they are never compressed. `length` is the step from which on its rate does not change; for
-    `PiecewiseConstantDecay`, which does not say how long its last value is for, it is as long as the one before it.
+    they are never compressed. `length` is the step from which on its rate does not change. `PiecewiseConstantDecay`
+    does not say how long its last value is for; that value is taken to last as long as the one before it.
     A schedule of your own is evaluated at some hundred steps to see which of the three it is.
 
     Args:
@@ -160,6 +155,9 @@ def accelerated_epochs(schedule: Callable[..., float], decay_speedup: float = 6.
 
     In epoch `e` the rate is what `schedule` gives in epoch ``floor(e * decay_speedup)``. Where `schedule` takes the
     last rate, as in ``lambda epoch, rate: 0.9 * rate``, it is called for each of the epochs in between.
+
+    This is for a `schedule` without end. One that ends, such as a cosine over 30 epochs, would be at its end after 5:
+    pass it to `LearningRateScheduler` as it is, or with ``decay_speedup=30 / epochs`` if training has fewer `epochs`.
 
     Args:
         schedule: Function of an epoch, counted from 0, or of an epoch and the last rate.
