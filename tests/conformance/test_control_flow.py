@@ -85,11 +85,15 @@ FAST = [
     ("virtual batches, mask", "cond", "compiled"),
     ("virtual batches, mask", "while", "one program, uncompiled"),
 ]
-SLOW = itertools.product(
-    map(str, CASES),
-    ("cond", "while", "map", "rnn"),
-    ("default", "uncompiled", "one program", "default, tape outside"),
-)
+#: Every case in every kind, in one way in turn.
+SLOW = [
+    (str(case), kind, way)
+    for (case, kind), way in zip(
+        itertools.product(CASES, ("cond", "while", "map", "rnn")),
+        itertools.cycle(("default", "one program", "uncompiled", "one program", "default, tape outside")),
+        strict=False,
+    )
+]
 PAIRS = [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW if pair not in FAST)]
 
 
