@@ -8,6 +8,7 @@ from scipy import sparse
 
 import kerasbn
 from kerasbn import Affine, BatchNorm, monitors
+from tests.cases import MODES, in_mode, train
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 Y = X[:, :1]
@@ -79,22 +80,52 @@ def test_a_value_that_is_not_finite_stays_in_its_channel_and_out_of_the_statisti
     ("x", "expected"),
     [
         (np.full((8, 3), 7.0, "float32"), 0.0),  # constant
+        (np.full((8, 3), 3e38, "float32"), 0.0),  # the sum is beyond float32
         (1e-42 * X, 0.0),  # below the smallest normal number: epsilon is all of the divisor
     ],
-    ids=["constant", "subnormal"],
+    ids=["constant", "large constant", "subnormal"],
 )
-def test_without_variance_the_result_is_beta(x, expected):
-    layer = BatchNorm()
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_without_variance_the_result_is_beta(jit_compile, x, expected):
+    layer = BatchNorm(momentum=0.0, jit_compile=jit_compile)
     np.testing.assert_allclose(layer(x, training=True), np.full_like(x, expected), atol=1e-30)
-    assert all(np.isfinite(weight).all() for weight in layer.get_weights())
+    assert np.all(layer.moving_variance == 0)
+    np.testing.assert_allclose(layer.moving_mean, x.mean(0, dtype="float64"), rtol=1e-6, atol=1e-40)
 
 
-@pytest.mark.parametrize("x", [1e38 * np.sign(X), np.full((8, 3), 3e38, "float32")], ids=["variance", "sum"])
-def test_moments_beyond_float32_leave_the_statistics_alone(x):
-    layer = BatchNorm()
-    layer(x, training=True)
-    assert not layer.moving_mean.numpy().any() and (layer.moving_variance.numpy() == 1).all()
-    np.testing.assert_allclose(layer(x, training=False), x / np.sqrt(1.001), rtol=1e-6)
+#: Columns whose squared deviations are beyond float32, some with sums that are, too.
+BEYOND = {
+    "squares": 1e20 * X[:, 0],
+    "squares and products": 1e37 * X[:, 0],
+    "sum": 1e38 * (3 + X[:, 0] / 10),
+    "sums of both signs": 3e38 * np.array([1, 1, 1, 1, -1, -1, -1, -1]),
+    "deviation": 3.3e38 * np.array([1, -1, -1, 0, 0, 0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"renorm": True}, {"virtual_batch_size": 8}, {"activation": "relu"}], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_moments_beyond_float32_give_beta_and_leave_the_statistics_alone(jit_compile, mode, settings):
+    """The same in all ways of computing; the other channels are as ever."""
+    large = np.stack(list(BEYOND.values()), 1)
+    x = np.concatenate([large, X], 1).astype("float32")
+    dy = np.arange(x.size, dtype="float32").reshape(x.shape)
+    results = []
+    for each in (x, np.concatenate([np.ones_like(large), X], 1).astype("float32")):
+        layer = BatchNorm(jit_compile=jit_compile, **settings)
+        layer.build(x.shape)
+        layer.gamma.assign(np.full(8, 2.0))
+        layer.beta.assign(np.full(8, 0.5))
+        before = [weight[:5] for weight in layer.get_weights()]
+        gradients = in_mode(mode, lambda x, layer=layer: train(layer, x, dy))(tf.constant(each))
+        results.append([*gradients, *layer.get_weights()])
+    y, dx, dgamma, dbeta, *weights = (np.asarray(value)[..., :5] for value in results[0])
+    assert np.all(y == 0.5) and not dx.any() and not dgamma.any()
+    np.testing.assert_allclose(dbeta, dy[:, :5].sum(0))
+    np.testing.assert_array_equal(weights, before)
+    for found, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(found[..., 5:], wanted[..., 5:], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -32,6 +32,9 @@ def batch_moments(
     which the pass itself tells; else a second pass has the mean that the first one found for its center. In plain
     operations the first pass is the mean, and there are always two.
 
+    Values whose sum or whose summed squares are beyond the dtype (about 1e19 in float32) have a finite mean, of no
+    meaning, and an infinite variance: whoever divides by its root gets 0.
+
     Args:
         x: The batch, collapsed.
         mask: Booleans that broadcast to `x`, with `True` where a value counts; size 1 along no averaged axis. Or
@@ -44,14 +47,22 @@ def batch_moments(
         `Moments`, all 0 where nothing is counted.
     """
     count = _count(x, mask, axes, dtype)
+    nothing = tf.zeros([], dtype)
 
     def around(center, total, squares):
         offset = tf.math.divide_no_nan(total, count)
-        return Moments(count, center, offset, tf.maximum(squares - total * offset, 0))
+        of_offset = total * offset
+        # Beyond the dtype: so are the squares. Center and offset must not be, as 0 times infinity is no number.
+        in_range = tf.math.is_finite(of_offset)
+        center, offset, of_offset = (tf.where(in_range, value, nothing) for value in (center, offset, of_offset))
+        return Moments(count, center, offset, tf.maximum(squares - of_offset, 0))
 
     if not jit_compile:
         add = summation(x, axes)
-        center = anchor(tf.math.divide_no_nan(add(select(mask, tf.cast(x, dtype))), count))
+        mean = tf.math.divide_no_nan(add(select(mask, tf.cast(x, dtype))), count)
+        # Where the sum is beyond the dtype, values may still be equal. A sum of one row, or of none.
+        first = tf.reduce_sum(x[tuple(slice(1) if i in axes else slice(None) for i in range(len(x.shape)))], axes, True)
+        center = anchor(tf.where(tf.math.is_finite(mean), mean, tf.cast(first, dtype)))
         d = select(mask, tf.cast(x, dtype) - center)
         return around(center, add(d), add(tf.square(d)))
 
@@ -68,8 +79,7 @@ def batch_moments(
         return passes + 1, around(center, *pair_of_sums(terms, (x, mask), (center,), axes, jit_compile=True))
 
     row = _some_row(x, mask, axes, dtype)
-    nothing = tf.zeros_like(row)
-    _, moments = tf.while_loop(needed, one_more, (0, Moments(count, row, nothing, nothing)))
+    _, moments = tf.while_loop(needed, one_more, (0, Moments(count, row, tf.zeros_like(row), tf.zeros_like(row))))
     return moments
 
 

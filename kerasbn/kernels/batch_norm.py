@@ -109,7 +109,8 @@ def parameter_gradients(
 
     vectors = (moments.center, moments.offset, scale, beta - moments.offset * scale)
     total, dbeta = pair_of_sums(terms, (x, mask, dy), vectors, settings.axes, jit_compile=jit_compile)
-    return (total - moments.offset * dbeta) * inverse_stddev, dbeta
+    # 0 where the variance is beyond the dtype, although the sum may be, too.
+    return tf.math.multiply_no_nan(total - moments.offset * dbeta, inverse_stddev), dbeta
 
 
 @kernel

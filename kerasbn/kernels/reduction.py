@@ -30,6 +30,10 @@ SLICE_BYTES = 32 * 1024
 SLICE_ROWS = 256
 SLICES = 8
 
+#: So many iterations add to accumulators that begin at 0. An accumulator with a term of each slice of 16 million rows
+#: would round its last terms like numbers 65,000 times as large.
+RUN = 32
+
 
 def pair_of_sums(
     terms: Callable[..., Pair],
@@ -114,7 +118,7 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
     # Once, and not for each slice: operations are what tracing costs.
     sizes = of_rows(block)
 
-    def body(i, total):
+    def add_slices(i, total):
         first = i * step
         for number in range(unroll):
             total += terms_of(first + number * block, sizes)
@@ -122,12 +126,14 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
 
     iterations = rows // tf.maximum(step, 1)
     start = tf.zeros_like(terms_of(0, sizes))
-    _, total = tf.while_loop(
-        lambda i, _: i < iterations,
-        body,
-        (0, start),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([*start.shape[:axis], None, *start.shape[axis + 1 :]])),
-    )
+    any_rows = tf.TensorShape([]), tf.TensorShape([*start.shape[:axis], None, *start.shape[axis + 1 :]])
+
+    def add_run(i, total):
+        end = tf.minimum(i + RUN, iterations)
+        end, run = tf.while_loop(lambda i, _: i < end, add_slices, (i, start), shape_invariants=any_rows)
+        return end, total + run
+
+    _, total = tf.while_loop(lambda i, _: i < iterations, add_run, (0, start), shape_invariants=any_rows)
     done = iterations * step
     rest = terms_of(done, of_rows(rows - done))
     total = tf.reduce_sum(total, axis, keepdims=True) + tf.reduce_sum(rest, axis, keepdims=True)

@@ -41,7 +41,8 @@ class BatchNorm(keras.layers.BatchNormalization):
     Statistics are computed in float32 at least. The output for float32 inputs is within 2e-5 of that of float64
     arithmetic, relative to its size, whether the mean is 0 or 1e6 standard deviations, and with outliers. A batch in
     which nothing is counted (no sample, or all masked) moves no statistic, nor does a channel in which a value is not
-    finite: a step that a loss scale skips leaves no trace.
+    finite: a step that a loss scale skips leaves no trace. Nor does a channel whose summed squared deviations are
+    beyond float32, about 3e38; its output is `beta`, and its gradients, but that of `beta`, are 0.
 
     Derivatives of any order are there in reverse mode (`tf.GradientTape`, nested too). Forward mode
     (`tf.autodiff.ForwardAccumulator`) sees none in training: TensorFlow lacks it for custom gradients.
@@ -355,6 +356,9 @@ class BatchNorm(keras.layers.BatchNormalization):
         bounds = self.renorm_clipping or {}
         r = tf.clip_by_value(r, bounds.get("rmin", r.dtype.min), bounds.get("rmax", r.dtype.max))
         d = tf.clip_by_value(d, -bounds.get("dmax", d.dtype.max), bounds.get("dmax", d.dtype.max))
+        # A batch beyond the dtype gives beta here, too.
+        known = tf.math.is_finite(stddev)
+        r, d = tf.where(known, r, 1), tf.where(known, d, 0)
         # Constants to the derivative. They do not depend on `x` for a tape, but they do for the gradient of a branch or
         # loop, which follows every tensor back to its inputs.
         return tf.stop_gradient(r), tf.stop_gradient(d)

@@ -77,6 +77,16 @@ def test_any_mean(layout_and_data, way):
     np.testing.assert_allclose(variance, n.sigma2.ravel(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["eager", "inlined"])
+def test_sixteen_million_rows(mode):
+    """An accumulator that had a term of each slice rounded the last terms like numbers 65,000 times as large."""
+    x = np.random.default_rng(0).standard_exponential((2**24, 1), "float32")
+    layer = BatchNorm(momentum=0.0, jit_compile=True)
+    layer.build(x.shape)
+    in_mode(mode, lambda x: layer(x, training=True))(tf.constant(x))
+    np.testing.assert_allclose(layer.moving_variance, x.var(0, dtype="float64"), rtol=1e-6)
+
+
 @pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
 def test_inference_at_any_mean(mean):
     x = (np.random.default_rng(0).normal(size=(500, 4)) + mean).astype("float32")
