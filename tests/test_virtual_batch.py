@@ -143,3 +143,15 @@ def test_not_with_synchronized():
 def test_not_along_the_batch():
     with pytest.raises(ValueError, match=r"averaged over.*virtual_batch_size=4, axis=0"):
         BatchNorm(virtual_batch_size=4, axis=0).build((8, 5, 3))
+
+
+def test_axis_of_a_file_of_tensorflow_2():
+    """Its layer counted the axis of the groups."""
+    layer = BatchNorm.from_config({"axis": [4], "momentum": 0.99, "epsilon": 0.001, "virtual_batch_size": 4})
+    for use in (layer.build, layer.compute_output_shape):
+        with pytest.raises(ValueError, match=r"axis=\[4\]. If this is from a file of TensorFlow 2.* by \[3\]"):
+            use((None, 8, 8, 3))
+    with pytest.raises(ValueError, match=r"Received: axis=4.$"):
+        BatchNorm(axis=4, virtual_batch_size=4).build((None, 8, 8, 3))
+    with pytest.raises(ValueError, match=r"Received: axis=\[4\].$"):
+        BatchNorm(axis=[4]).build((None, 8, 8, 3))

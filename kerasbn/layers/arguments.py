@@ -127,8 +127,20 @@ def parse_axis(axis: int | Sequence[int]) -> int | list[int]:
     return parsed
 
 
-def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> list[int]:
+def hint_at_tensorflow_2(axis: int | Sequence[int], virtual_batch_size: int | None) -> str:
+    """What an axis out of range may come from: TensorFlow 2 counted the axis of groups, too, and wrote lists."""
+    if virtual_batch_size is None or isinstance(axis, int):
+        return ""
+    return (
+        " If this is from a file of TensorFlow 2, its layer stored `axis` one too high where it had "
+        f"`virtual_batch_size`: replace axis by {[a - 1 for a in axis]} in the configuration."
+    )
+
+
+def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None], hint: str = "") -> list[int]:
     """The axes that `axis` names in `input_shape`, not negative and ascending.
+
+    `hint` ends the error of an axis that is out of range.
 
     Raises:
         ValueError: If an axis is out of range or named twice, or if none is left to average over.
@@ -144,7 +156,7 @@ def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -
         if not -rank <= a < rank:
             raise ValueError(
                 f"Argument `axis` must be between {-rank} and {rank - 1} for an input of rank {rank}. "
-                f"Axis {a} is out of bounds for input shape {tuple(input_shape)}. Received: axis={axis!r}."
+                f"Axis {a} is out of bounds for input shape {tuple(input_shape)}. Received: axis={axis!r}.{hint}"
             )
     kept = sorted({a % rank for a in named})
     if len(kept) < len(named):
@@ -160,14 +172,14 @@ def resolve_axis(axis: int | Sequence[int], input_shape: Sequence[int | None]) -
     return kept
 
 
-def kept_sizes(axis: int | Sequence[int], input_shape: Sequence[int | None]) -> dict[int, int]:
-    """The axes that `axis` names in `input_shape`, with their sizes.
+def kept_sizes(axis: int | Sequence[int], input_shape: Sequence[int | None], hint: str = "") -> dict[int, int]:
+    """The axes that `axis` names in `input_shape`, with their sizes; `hint` as for `resolve_axis`.
 
     Raises:
         ValueError: As `resolve_axis`, and if a size is not known.
     """
     sizes = {}
-    for a in resolve_axis(axis, input_shape):
+    for a in resolve_axis(axis, input_shape, hint):
         size = input_shape[a]
         if size is None:
             raise ValueError(

@@ -193,7 +193,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes the weights, in Keras's order: gamma, beta, moving_mean, moving_variance, then those of `renorm`."""
-        sizes = arguments.kept_sizes(self.axis, input_shape)
+        sizes = arguments.kept_sizes(self.axis, input_shape, self._axis_hint)
         shape = tuple(sizes.values())
         self._view = View.of(len(input_shape), sizes)
         if self.virtual_batch_size:
@@ -245,8 +245,12 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         """The shape of the input. Raises ValueError if `axis` does not fit it."""
-        arguments.resolve_axis(self.axis, input_shape)
+        arguments.resolve_axis(self.axis, input_shape, self._axis_hint)
         return input_shape
+
+    @property
+    def _axis_hint(self) -> str:
+        return arguments.hint_at_tensorflow_2(self.axis, self.virtual_batch_size)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> tf.Tensor:
         """Normalizes `inputs`; see the class."""
