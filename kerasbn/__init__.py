@@ -1,5 +1,8 @@
 """kerasbn: batch normalization for Keras 3 on TensorFlow."""
 
+import sys
+from typing import NoReturn
+
 from kerasbn import command_line
 
 if command_line.about_to_run():  # help and wrong options do not wait for TensorFlow
@@ -50,3 +53,17 @@ __all__ = [
     "uncompiled",
     "unfreeze",
 ]
+
+#: What other libraries call it.
+_OTHER_NAMES = {
+    "BatchNormalization": "BatchNorm",
+    "SyncBatchNormalization": "BatchNorm(synchronized=True)",
+    "SyncBatchNorm": "BatchNorm(synchronized=True)",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Raises AttributeError, which says what the layer is called here."""
+    hint = f" Use `kerasbn.{_OTHER_NAMES[name]}`." if name in _OTHER_NAMES else ""
+    message = f"module {__name__!r} has no attribute {name!r}.{hint}"
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])

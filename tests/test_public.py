@@ -51,6 +51,28 @@ def test_no_private_names_of_keras_or_tensorflow(path):
     )
 
 
+@pytest.mark.parametrize("name", ["BatchNormalization", "SyncBatchNormalization"])
+def test_what_others_call_the_layer(name):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'. Use `kerasbn.BatchNorm") as caught:
+        getattr(kerasbn, name)
+    assert caught.value.name == name
+    with pytest.raises(AttributeError, match=r"^module 'kerasbn' has no attribute 'other'\.$"):
+        _ = kerasbn.other
+    assert not hasattr(kerasbn, name)
+
+
+def test_representation_has_the_name_of_the_class():
+    """And not the one that files of weights need."""
+
+    class Own(kerasbn.BatchNorm):
+        pass
+
+    layer, other = kerasbn.BatchNorm(name="a"), Own(name="b")
+    assert repr(layer) == str(layer) == "<BatchNorm name=a, built=False>"
+    assert repr(other) == "<Own name=b, built=False>"
+    assert kerasbn.BatchNorm().name.startswith("batch_normalization")
+
+
 def test_other_backends_are_refused_by_name():
     """The message comes before TensorFlow kernels meet tensors of another library."""
     program = (

@@ -425,6 +425,10 @@ class BatchNorm(keras.layers.BatchNormalization):
             config["jit_compile"] = self.jit_compile
         return config
 
+    def __repr__(self) -> str:
+        """Keras's, with the name by which Python finds the class; see below."""
+        return f"<{type(self).__qualname__.rpartition('.')[2]} name={self.name}, built={self.built}>"
+
 
 # Keras names the groups of a weights file, and unnamed layers, after the class. With the name of its base class the
 # layer reads and writes the files of a model with Keras's layer, and tools that look for the layer by name find it.
