@@ -44,6 +44,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     finite: a step that a loss scale skips leaves no trace. Nor does a channel whose summed squared deviations are
     beyond float32, about 3e38; its output is `beta`, and its gradients, but that of `beta`, are 0.
 
+    Under rematerialization (`keras.remat`, `tf.recompute_grad`) the forward pass runs twice, and moving statistics move
+    twice a step. With ``momentum ** 0.5`` they are those of a step that runs once.
+
     Derivatives of any order are there in reverse mode (`tf.GradientTape`, nested too). Forward mode
     (`tf.autodiff.ForwardAccumulator`) sees none in training: TensorFlow lacks it for custom gradients.
 
