@@ -4,18 +4,43 @@ A step is from the end of one batch to the end of the next, in `fit`: with all t
 after it. The number of a run is the median of its steps, and the ratio is of runs that were made next to each other.
 """
 
+import sys
+
+from benchmarks import options
+from benchmarks.ending import ADVICE, ended
+
+RATES = ("number", "ExponentialDecay", "CosineDecay")
+REPEATS, QUICK_REPEATS = 30, 3
+
+
+def main(arguments=None):
+    parser = options.parser(
+        "acceleration",
+        __doc__,
+        quick=f"{QUICK_REPEATS} rounds; half a minute",
+        repeats=str(REPEATS),
+        example="--rates number CosineDecay",
+    )
+    options.add_choice(parser, "rates", RATES)
+    options.run("acceleration", parser.parse_args(arguments))
+
+
+if __name__ == "__main__":  # above the imports of what is measured, which take seconds
+    sys.exit(ended(main, ADVICE))
+
 import time
 
 import keras
 import numpy as np
 from keras.optimizers import schedules
 
-from benchmarks import options, report
+from benchmarks import report
+from benchmarks.progress import Progress
 from benchmarks.timing import in_rounds, median_ratio, medians
 from kerasbn.callbacks import LearningRateAcceleration
 
 RATE = 1e-4
-RATES = {
+MAKE_RATE = {
     "number": lambda: RATE,
     "ExponentialDecay": lambda: schedules.ExponentialDecay(RATE, 1000, 0.5),
     "CosineDecay": lambda: schedules.CosineDecay(0.0, 10**6, warmup_target=RATE, warmup_steps=1000),
@@ -27,7 +52,6 @@ WAYS = {
     "backoff": lambda: [LearningRateAcceleration(5.0, on_divergence="backoff")],
 }
 STEPS, BATCH, FEATURES = 300, 32, 32
-REPEATS, QUICK_REPEATS = 30, 3
 
 
 class Clock(keras.callbacks.Callback):
@@ -60,7 +84,7 @@ def step(rate, callbacks):
 
 def measure(rate, repeats):
     """A step in each of the ways."""
-    runs = {name: step(RATES[rate](), callbacks()) for name, callbacks in WAYS.items()}
+    runs = {name: step(MAKE_RATE[rate](), callbacks()) for name, callbacks in WAYS.items()}
     times = in_rounds(runs, repeats, warm_up=1)
     ratios = {name: median_ratio(times[name], times["without"]) for name in WAYS}
     return {"rate": rate, "repeats": repeats, "milliseconds": medians(times), "of without": ratios}
@@ -79,23 +103,13 @@ def rows(content):
     ]
 
 
-def main(arguments=None):
-    parser = options.parser(
-        "acceleration",
-        __doc__,
-        quick=f"{QUICK_REPEATS} rounds; half a minute",
-        repeats=str(REPEATS),
-        example="--rates number CosineDecay",
-    )
-    options.add_choice(parser, "rates", RATES)
-    chosen = parser.parse_args(arguments)
+def run(chosen):
+    """Measures what was chosen, and publishes it."""
     repeats, results = chosen.repeats or (QUICK_REPEATS if chosen.quick else REPEATS), []
-    for rate in chosen.rates or RATES:
-        results.append(measure(rate, repeats))
-        report.progress("  ".join(rows({"results": results})[-1]))
+    rates = chosen.rates or RATES
+    with Progress("acceleration", total=len(rates)) as progress:
+        for rate in rates:
+            results.append(measure(rate, repeats))
+            progress.add(1, "  ".join(rows({"results": results})[-1]), keep=True)
     content = {"benchmark": "acceleration", "results": results}
     report.publish(chosen.out, content, rows(content))
-
-
-if __name__ == "__main__":
-    main()
