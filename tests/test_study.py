@@ -21,6 +21,7 @@ pytest.importorskip("keras_tuner")
 pytest.importorskip("tensorboard")
 pytest.importorskip("matplotlib")
 
+from benchmarks.progress import Progress
 from tuning import report, results, run, settings, study, summary
 from tuning.cluster import finished
 from tuning.settings import chosen
@@ -504,11 +505,11 @@ def test_the_command_of_the_workers_is_that_of_the_study(monkeypatch, tmp_path):
         def __exit__(self, *error):
             pass
 
-        def wait(self, timeout, on_tick):
+        def wait(self, timeout, on_tick, say):
             pass
 
     monkeypatch.setattr(run, "Cluster", Cluster)
-    run._search_together(tmp_path, chosen(asked), asked)
+    run._search_together(tmp_path, chosen(asked), asked, Progress("trials", total=None))
     assert chosen(study.parser().parse_args(given[0])) == chosen(asked)
 
 
