@@ -6,6 +6,7 @@ its own; the end is a table of tests, time and memory by group. Unknown argument
 
 import argparse
 import contextlib
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
+
+from benchmarks.report import markdown
 
 ROOT = Path(__file__).parents[1]
 #: No group takes a third of that.
@@ -110,24 +113,20 @@ def resident(pid: int) -> int:
         process = todo.pop()
         family += pages.get(process, 0)
         todo += children.get(process, [])
-    return family * 4096
-
-
-def table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """In Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rows))
+    return family * resource.getpagesize()
 
 
 def summary(outcomes: list[Outcome], slowest: int) -> str:
     """Tests, time and memory by group, and the slowest tests."""
-    rows = [(f"`{each.name}`", f"{len(each.tests):,}", f"{each.seconds:.0f}", f"{each.gib:.1f}") for each in outcomes]
+    rows = [["group", "tests", "seconds", "GiB at most"]]
+    rows += [[f"`{each.name}`", f"{len(each.tests):,}", f"{each.seconds:.0f}", f"{each.gib:.1f}"] for each in outcomes]
     total = sum(len(each.tests) for each in outcomes), sum(each.seconds for each in outcomes)
-    rows.append(("all", f"{total[0]:,}", f"{total[1]:.0f}", f"{max(each.gib for each in outcomes):.1f}"))
-    parts = [table(("group", "tests", "seconds", "GiB at most"), rows)]
+    rows.append(["all", f"{total[0]:,}", f"{total[1]:.0f}", f"{max(each.gib for each in outcomes):.1f}"])
+    parts = [markdown(rows)]
     if slowest:
         each = {name: seconds for outcome in outcomes for name, seconds in outcome.tests.items()}
         longest = sorted(each.items(), key=lambda pair: -pair[1])[:slowest]
-        parts.append(table(("test", "seconds"), ((f"`{name}`", f"{seconds:.1f}") for name, seconds in longest)))
+        parts.append(markdown([["test", "seconds"], *([f"`{name}`", f"{seconds:.1f}"] for name, seconds in longest)]))
     if failed := [each.name for each in outcomes if each.code]:
         parts.append(f"Failed: {', '.join(failed)}")
     return "\n\n".join(parts)

@@ -16,8 +16,7 @@ from tests.crossing import crossed, first_of
 L = keras.layers
 
 
-ours = BatchNorm
-CLASSES = [ours, L.BatchNormalization]
+CLASSES = [BatchNorm, L.BatchNormalization]
 RANDOM = np.random.default_rng(0)
 
 
@@ -61,7 +60,7 @@ ORACLE_OF_OURS = [
 
 
 @pytest.mark.parametrize(
-    ("case", "layer_class"), [*crossed(ORACLE, CLASSES), *crossed(ORACLE_OF_OURS[len(ORACLE) :], [ours])]
+    ("case", "layer_class"), [*crossed(ORACLE, CLASSES), *crossed(ORACLE_OF_OURS[len(ORACLE) :], [BatchNorm])]
 )
 def test_population_of_all_data(layer_class, case):
     inputs = keras.Input(case.shape[1:], dtype=case.dtype)
@@ -86,7 +85,7 @@ def test_population_of_all_data(layer_class, case):
 
 def test_statistics_of_a_mean_far_from_0():
     x = RANDOM.normal(1e6, 1.0, (4000, 2))
-    layer = ours()
+    layer = BatchNorm()
     model = keras.Sequential([keras.Input((2,)), layer])
     recalibrate(model, x.astype("float32"), batch_size=300)
     mean, variance = population(x.astype("float32"), 0)
@@ -118,7 +117,7 @@ def test_a_batch_of_the_same_values_in_other_batches_gives_the_same():
     x = RANDOM.normal(size=(24, 4)).astype("float32")
     results = []
     for size in (1, 5, 24):
-        layer = ours()
+        layer = BatchNorm()
         recalibrate(keras.Sequential([keras.Input((4,)), layer]), x, batch_size=size)
         results.append(np.stack([layer.moving_mean, layer.moving_variance]))
     np.testing.assert_allclose(results[1:], [results[0]] * 2, rtol=1e-6, atol=1e-7)
@@ -126,7 +125,11 @@ def test_a_batch_of_the_same_values_in_other_batches_gives_the_same():
 
 @pytest.mark.parametrize(
     ("layer_class", "settings"),
-    [(L.BatchNormalization, {}), (ours, {"synchronized": True}), pytest.param(ours, {}, marks=pytest.mark.slow)],
+    [
+        (L.BatchNormalization, {}),
+        (BatchNorm, {"synchronized": True}),
+        pytest.param(BatchNorm, {}, marks=pytest.mark.slow),
+    ],
 )
 def test_two_replicas(strategy, layer_class, settings):
     x = RANDOM.normal(2.0, 3.0, (15, 4)).astype("float32")
@@ -146,7 +149,7 @@ def test_two_replicas(strategy, layer_class, settings):
 def test_arrays_on_two_replicas_and_a_replica_without_data(strategy):
     x = RANDOM.normal(2.0, 3.0, (9, 4)).astype("float32")
     with strategy.scope():
-        layer = ours()
+        layer = BatchNorm()
         model = keras.Sequential([keras.Input((4,)), layer])
     found = recalibrate(model, {"x": x}["x"], batch_size=8)  # 4 and 4, 1 and none
     assert (found.batches, found.samples) == (2, 9)
@@ -175,9 +178,9 @@ class InPython(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.parts = [ours(name="in_a_list")]
+        self.parts = [BatchNorm(name="in_a_list")]
         self.asleep = BatchNorm(name="asleep")
-        self.kept = ours(name="never_trained")
+        self.kept = BatchNorm(name="never_trained")
 
     def call(self, x, training=False):
         return self.kept(self.parts[0](x, training=training), training=False)
@@ -223,7 +226,7 @@ def test_time_distributed_over_a_time_of_unknown_length():
 
 def test_masks_of_an_embedding():
     """A mask that a layer gets from the layers before it."""
-    embedding, layer = L.Embedding(9, 4, mask_zero=True), ours()
+    embedding, layer = L.Embedding(9, 4, mask_zero=True), BatchNorm()
     model = keras.Sequential([keras.Input((6,), dtype="int32"), embedding, layer])
     words = RANDOM.integers(0, 9, (17, 6))
     recalibrate(model, batches(words.astype("int32")))
@@ -232,7 +235,7 @@ def test_masks_of_an_embedding():
 
 
 def test_eager_models():
-    layer = ours()
+    layer = BatchNorm()
     model = keras.Sequential([keras.Input((3,)), layer])
     model.compile(run_eagerly=True)
     x = RANDOM.normal(2.0, 3.0, (17, 3)).astype("float32")
@@ -262,7 +265,7 @@ def test_frozen_layers_stay_unless_they_are_named(layer_class):
 
 
 def test_layers_that_are_not_named_are_in_inference_mode():
-    first, second = ours(name="first"), ours(name="second")
+    first, second = BatchNorm(name="first"), BatchNorm(name="second")
     model = keras.Sequential([keras.Input((3,)), first, second])
     x = RANDOM.normal(2.0, 3.0, (64, 3)).astype("float32")
     recalibrate(model, x, layers=lambda layer: layer.name == "second")
@@ -274,7 +277,7 @@ def test_layers_that_are_not_named_are_in_inference_mode():
 def test_adaptation_to_a_domain():
     """AdaBN: inputs that are shifted and scaled give the outputs of the old domain again."""
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), L.Dense(8), ours(name="bn", epsilon=1e-7), L.Dense(2)])
+    model = keras.Sequential([keras.Input((4,)), L.Dense(8), BatchNorm(name="bn", epsilon=1e-7), L.Dense(2)])
     x = RANDOM.normal(size=(200, 4)).astype("float32")
     recalibrate(model, x)
     old = model.predict(x, verbose=0)
@@ -319,7 +322,7 @@ class Noise(L.Layer):
         return x + 0.1 * keras.random.normal(tf.shape(x))
 
 
-def trained(layer_class=ours, fit=False):
+def trained(layer_class=BatchNorm, fit=False):
     keras.utils.set_random_seed(1)
     stack = [
         L.SpectralNormalization(L.Dense(8)),
@@ -445,7 +448,7 @@ def test_data(kind):
         "generator": (Sequence()[i] for i in range(4)),
     }[kind]
     inputs = keras.Input((3,), name="values")
-    layer = ours()
+    layer = BatchNorm()
     model = keras.Model({"values": inputs} if kind == "dictionary" else inputs, layer(inputs))
     found = recalibrate(model, data, batch_size=5)
     assert (found.batches, found.samples) == (4, 20)
@@ -458,13 +461,13 @@ def test_data(kind):
 def test_arrays_are_shuffled():
     """Sorted data would give batches unlike those of training: each of one value here, which normalizes to 0."""
     x = np.repeat(np.arange(8.0), 8)[:, np.newaxis]
-    second = ours()
-    recalibrate(keras.Sequential([keras.Input((1,)), ours(), second]), x, batch_size=8)
+    second = BatchNorm()
+    recalibrate(keras.Sequential([keras.Input((1,)), BatchNorm(), second]), x, batch_size=8)
     assert 0.8 < float(second.moving_variance[0]) < 1.2
 
 
 def test_report():
-    layer = ours(name="bn", epsilon=0.0)
+    layer = BatchNorm(name="bn", epsilon=0.0)
     model = keras.Sequential([keras.Input((2,)), layer], name="model")
     x = np.array([[0.0, 0.0], [2.0, 8.0], [4.0, 16.0]])
     layer.moving_mean.assign([2.0, 0.0])
@@ -483,7 +486,7 @@ def test_report():
 
 
 def test_progress_bar(capsys):
-    model = keras.Sequential([keras.Input((3,)), ours()])
+    model = keras.Sequential([keras.Input((3,)), BatchNorm()])
     recalibrate(model, np.ones((8, 3)), batch_size=2, verbose=1)
     assert "4/4" in capsys.readouterr().out
     recalibrate(model, np.ones((8, 3)), batch_size=2)
@@ -518,14 +521,14 @@ def test_arguments(make, arguments, message):
 
 
 def test_data_without_a_batch():
-    model = keras.Sequential([keras.Input((3,)), ours()])
+    model = keras.Sequential([keras.Input((3,)), BatchNorm()])
     with pytest.raises(ValueError, match=r"`data` must give at least one batch.*Received: arrays of 0 examples"):
         recalibrate(model, np.ones((0, 3)))
     nothing = tf.data.Dataset.from_tensor_slices(np.ones((8, 3))).batch(2).filter(lambda x: False)
     with pytest.warns(UserWarning, match="ran out of data"), pytest.raises(ValueError, match="at least one batch"):
         recalibrate(model, nothing, steps=2)
     with pytest.raises(ValueError, match=r"Received: \['batch_normalization.*'\], which got none"):
-        masked = keras.Sequential([keras.Input((2, 3)), L.Masking(1.0), ours()])
+        masked = keras.Sequential([keras.Input((2, 3)), L.Masking(1.0), BatchNorm()])
         recalibrate(masked, np.ones((4, 2, 3)))
 
 
