@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasbn.calls import InInferenceMode, TakenOver, as_it_is
+from kerasbn.kernels import strategy
 from kerasbn.kernels.batch_moments import batch_moments
 from kerasbn.kernels.shared_trace import shared_trace
 from kerasbn.kernels.view import View
@@ -183,7 +184,8 @@ def _moments(layer: keras.layers.BatchNormalization, inputs: Any, mask: Any) -> 
         mask = view.collapse_mask(parse_mask(mask, x), x)
     dtype = keras.backend.result_type(x.dtype, "float32")
     # A pass is too short to pay for compiling.
-    return _batch_moments(view.collapse(x), mask, axes=view.averaged, dtype=dtype, jit_compile=False)
+    run = {"axes": view.averaged, "dtype": dtype, "on_cpu": strategy.on_cpu(), "jit_compile": False}
+    return _batch_moments(view.collapse(x), mask, **run)
 
 
 def _checked(layer: keras.layers.BatchNormalization, moments: Moments) -> Population:

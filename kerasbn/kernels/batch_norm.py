@@ -18,7 +18,7 @@ from kerasbn.kernels.batch_moments import batch_moments, merged
 from kerasbn.kernels.bfloat16 import narrow
 from kerasbn.kernels.masking import select, select_finite
 from kerasbn.kernels.reduction import Pair, pair_of_sums
-from kerasbn.kernels.xla import kernel
+from kerasbn.kernels.xla import computed_again, kernel
 from kerasbn.moments import Moments
 
 Activation = Callable[[tf.Tensor], tf.Tensor] | None
@@ -34,6 +34,7 @@ class Settings(NamedTuple):
             computed again from `x` in the backward pass: a multiplication and addition instead of a tensor to keep.
         dtype: Of the result.
         statistics_dtype: Of moments, sums and vectors.
+        on_cpu: Whether it runs on a CPU, which has other ways to add than an accelerator (`kernels/reduction.py`).
     """
 
     axes: tuple[int, ...]
@@ -41,6 +42,7 @@ class Settings(NamedTuple):
     activation: Activation
     dtype: str
     statistics_dtype: str
+    on_cpu: bool
 
 
 @kernel
@@ -56,8 +58,11 @@ def normalize(
 ) -> tf.Tensor:
     """``activation(gamma (x - mean) / sqrt(variance + epsilon) + beta)`` (Alg. 1, lines 3 and 4)."""
     scale = gamma * _inverse_stddev(moments, settings)
-    z = _from_center(x, mask, *moments[1:3]) * scale + (beta - moments.offset * scale)
-    return narrow(z if settings.activation is None else settings.activation(z), settings.dtype, jit_compile)
+    shift = beta - moments.offset * scale
+    center, scale = _for_this_pass(moments.center, scale, settings=settings, jit_compile=jit_compile)
+    z = _from_center(x, mask, center, moments.offset) * scale + shift
+    y = z if settings.activation is None else settings.activation(z)
+    return narrow(y, settings.dtype, on_cpu=settings.on_cpu, jit_compile=jit_compile)
 
 
 @kernel
@@ -76,9 +81,8 @@ def normalize_batch(
     Moments of `parts` of the batch are merged; where there are none yet, they are computed.
     """
     if not parts:
-        parts = [
-            batch_moments(x, mask, axes=settings.axes, dtype=settings.statistics_dtype, jit_compile=jit_compile),
-        ]
+        run = {"dtype": settings.statistics_dtype, "on_cpu": settings.on_cpu, "jit_compile": jit_compile}
+        parts = [batch_moments(x, mask, axes=settings.axes, **run)]
     moments = merged(parts)
     return normalize(x, mask, moments, gamma, beta, settings=settings, jit_compile=jit_compile), moments
 
@@ -101,14 +105,22 @@ def parameter_gradients(
     """
     inverse_stddev = _inverse_stddev(moments, settings)
     scale = gamma * inverse_stddev
+    shift = beta - moments.offset * scale
+    center = moments.center
+    if settings.activation is None:
+        (center,) = _for_this_pass(center, settings=settings, jit_compile=jit_compile)
+    else:  # not before there is dy: the forward pass would compute, and keep, where the activation is flat
+        center, scale, dy = _for_this_pass(center, scale, dy, settings=settings, jit_compile=jit_compile)
 
     def terms(x, mask, dy, center, offset, scale, shift):
         d = _from_center(x, mask, center, offset)
         dz = _before_activation(dy, d, scale, shift, settings.activation)
         return dz * d, dz
 
-    vectors = (moments.center, moments.offset, scale, beta - moments.offset * scale)
-    total, dbeta = pair_of_sums(terms, (x, mask, dy), vectors, settings.axes, jit_compile=jit_compile)
+    vectors = (center, moments.offset, scale, shift)
+    total, dbeta = pair_of_sums(
+        terms, (x, mask, dy), vectors, settings.axes, on_cpu=settings.on_cpu, jit_compile=jit_compile
+    )
     # 0 where the variance is beyond the dtype, although the sum may be, too.
     return tf.math.multiply_no_nan(total - moments.offset * dbeta, inverse_stddev), dbeta
 
@@ -134,13 +146,15 @@ def input_gradient(
     dgamma, dbeta = sums
     inverse_stddev = _inverse_stddev(moments, settings)
     scale = gamma * inverse_stddev
-    d = _from_center(x, mask, *moments[1:3])
-    dz = _before_activation(dy, d, scale, beta - moments.offset * scale, settings.activation)
+    shift = beta - moments.offset * scale
     # divide_no_nan: without a counted value no x had a part in the statistics, under any mask.
     share = tf.math.divide_no_nan(scale, moments.count)
     slope = share * inverse_stddev * dgamma
+    center, scale, slope = _for_this_pass(moments.center, scale, slope, settings=settings, jit_compile=jit_compile)
+    d = _from_center(x, mask, center, moments.offset)
+    dz = _before_activation(dy, d, scale, shift, settings.activation)
     dx = dz * scale - select(mask, d * slope + (share * dbeta - moments.offset * slope))
-    return narrow(select_finite(x, mask, dx), x.dtype, jit_compile)
+    return narrow(select_finite(x, mask, dx), x.dtype, on_cpu=settings.on_cpu, jit_compile=jit_compile)
 
 
 @kernel
@@ -169,6 +183,15 @@ def sum_of_parts(parts: Sequence[Pair]) -> Pair:
     """The `parameter_gradients` of the batch from those of its parts."""
     dgamma, dbeta = (tf.add_n(terms) for terms in zip(*parts, strict=True))
     return dgamma, dbeta
+
+
+def _for_this_pass(*tensors: tf.Tensor, settings: Settings, jit_compile: bool) -> Sequence[tf.Tensor]:
+    """The tensors, such that what a pass over the batch computes from them is computed in this pass.
+
+    What an accelerator computes while it waits for memory costs nothing. XLA would compute once what several passes
+    need, such as ``x - center``, and keep it: a tensor of the size of the batch, to be written and read.
+    """
+    return computed_again(*tensors) if jit_compile and not settings.on_cpu else tensors
 
 
 def _inverse_stddev(moments: Moments, settings: Settings) -> tf.Tensor:

@@ -6,9 +6,9 @@ A bfloat16 is the upper half of a float32.
 import tensorflow as tf
 
 
-def narrow(x: tf.Tensor, dtype: str | tf.DType, jit_compile: bool) -> tf.Tensor:
+def narrow(x: tf.Tensor, dtype: str | tf.DType, *, on_cpu: bool, jit_compile: bool) -> tf.Tensor:
     """`x` in `dtype`, as `tf.cast` rounds it: to the nearest, ties to even, NaN to NaN."""
-    if not (jit_compile and x.dtype == "float32" and dtype == "bfloat16"):
+    if not (on_cpu and jit_compile and x.dtype == "float32" and dtype == "bfloat16"):
         return tf.cast(x, dtype)
     word = tf.bitcast(x, "uint32")
     even = tf.bitwise.bitwise_and(tf.bitwise.right_shift(word, _word(16)), _word(1))

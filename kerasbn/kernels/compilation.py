@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from kerasbn.kernels import passes, tiered
 from kerasbn.kernels.batch_norm import Settings
-from kerasbn.kernels.strategy import only_cpus
 from kerasbn.kernels.xla import inside_xla, only_operations
 
 #: No larger batch is expected of a graph that does not know its size: layers that are small even then are not counted.
@@ -73,7 +72,7 @@ def compiles(x: tf.Tensor, program: Program, flat: tf.Tensor) -> bool | tf.Tenso
         return False
     if inside_xla():
         return True
-    if not only_cpus() or None in program.row or _is_deterministic():
+    if not program.settings.on_cpu or None in program.row or _is_deterministic():
         return False
     sample = list(x.shape[1:])
     batch = LARGE_BATCH if x.shape[0] is None else x.shape[0]

@@ -95,8 +95,15 @@ def differentiate(
 def _moments_of_parts(
     x: tf.Tensor, mask: tf.Tensor | None, settings: Settings, parts: int, jit_compile: bool
 ) -> tuple[Moments, ...]:
-    parts, axes, dtype = parts if jit_compile else 1, settings.axes, settings.statistics_dtype
-    return moments_of_parts(x, mask, parts=parts, axes=axes, dtype=dtype, jit_compile=jit_compile)
+    return moments_of_parts(
+        x,
+        mask,
+        parts=parts if jit_compile else 1,
+        axes=settings.axes,
+        dtype=settings.statistics_dtype,
+        on_cpu=settings.on_cpu,
+        jit_compile=jit_compile,
+    )
 
 
 def _parameter_gradients_of_parts(

@@ -1,7 +1,8 @@
 """Pairs of sums over a batch: accurate over a hundred thousand rows, and one pass over memory where XLA compiles.
 
 Rows added one after another into one float32 are no mean: over 1e5 nearly equal values each addition rounds the same
-way, and the sum is off by up to 1e-3 of itself. Both ways below add in parallel lanes.
+way, and the sum is off by up to 1e-3 of itself. Both ways of a CPU below add in parallel lanes. An accelerator adds in
+trees by itself, in TensorFlow's operations as in XLA's programs, and reads memory once for two sums of one tensor.
 """
 
 import functools
@@ -11,7 +12,6 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from kerasbn.kernels import bfloat16
-from kerasbn.kernels.strategy import loops_over_rows
 from kerasbn.kernels.xla import inside_xla
 
 Pair = tuple[tf.Tensor, tf.Tensor]
@@ -41,6 +41,7 @@ def pair_of_sums(
     vectors: Sequence[tf.Tensor],
     axes: Sequence[int],
     *,
+    on_cpu: bool,
     jit_compile: bool,
 ) -> Pair:
     """``sum(a)`` and ``sum(b)`` with ``a, b = terms(*tensors, *vectors)`` over `axes`, which stay as size 1.
@@ -52,14 +53,20 @@ def pair_of_sums(
         tensors: Of one rank and size along ``axes[0]``; `None` is handed to `terms` as it is.
         vectors: Of the same rank and size 1 along `axes`.
         axes: The axes to add over, not negative, ascending.
+        on_cpu: Whether it runs on a CPU.
         jit_compile: Whether XLA compiles this.
 
     Returns:
         Two tensors of the rank of the terms.
     """
-    if not loops_over_rows(jit_compile):
+    if jit_compile and not on_cpu:
+        # A complex number, so that it is one reduction. XLA joins two, but decides before that which of what both are
+        # computed from it keeps in memory.
+        total = tf.reduce_sum(tf.complex(*terms(*tensors, *vectors)), axes, keepdims=True)
+        return tf.math.real(total), tf.math.imag(total)
+    if not jit_compile:
         a, b = terms(*tensors, *vectors)
-        add = summation(a, axes)
+        add = summation(a, axes, on_cpu=on_cpu)
         return add(a), add(b)
     if all(t is None or (t.dtype == "bfloat16" and (t.shape[-1] or 1) % 2 == 0) for t in tensors):
         return _two_at_a_time(terms, tensors, vectors, axes)
@@ -137,7 +144,7 @@ def _loop(terms: Callable[..., Pair], tensors: Sequence[tf.Tensor | None], axes:
     done = iterations * step
     rest = terms_of(done, of_rows(rows - done))
     total = tf.reduce_sum(total, axis, keepdims=True) + tf.reduce_sum(rest, axis, keepdims=True)
-    total = accurate_sum(total, others)
+    total = accurate_sum(total, others, on_cpu=True)
     return tf.math.real(total), tf.math.imag(total)
 
 
@@ -153,23 +160,27 @@ def _rows(t: tf.Tensor, axis: int, start: tf.Tensor | int, sizes: tf.Tensor) -> 
     return tf.slice(t, [*before, start, *after], sizes)
 
 
-def accurate_sum(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+def accurate_sum(x: tf.Tensor, axes: Sequence[int], *, on_cpu: bool) -> tf.Tensor:
     """``sum(x)`` over `axes`, which stay as size 1; see `summation`."""
-    return summation(x, axes)(x)
+    return summation(x, axes, on_cpu=on_cpu)(x)
 
 
-def summation(like: tf.Tensor, axes: Sequence[int]) -> Callable[[tf.Tensor], tf.Tensor]:
+def summation(like: tf.Tensor, axes: Sequence[int], *, on_cpu: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function ``x -> sum(x)`` over `axes`, which stay as size 1. An empty sum is 0. Differentiable.
 
-    In two stages: rows are first added in parallel lanes. The error stays near 1e-7 of the sum of absolute values.
+    On a CPU in two stages: rows are first added in parallel lanes. The error stays near 1e-7 of the sum of absolute
+    values.
 
     Args:
         like: A tensor of the shape of those that will be added. What depends on the shape alone is computed once.
         axes: The axes to add over, not negative.
+        on_cpu: Whether it runs on a CPU.
 
     Returns:
         A function of floating-point tensors of the shape of `like`, to a tensor of the same rank and dtype.
     """
+    if not on_cpu:
+        return lambda x: tf.reduce_sum(x, axes, keepdims=True)
     if inside_xla():
         return lambda x: functools.reduce(_sum_of_slices, axes, x)
     shape, sizes = list(like.shape), tf.unstack(tf.shape(like), len(like.shape))

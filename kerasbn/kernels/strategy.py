@@ -21,17 +21,19 @@ MOST_PARTS = 4
 ALIGNMENT = 64
 
 
-def only_cpus() -> bool:
-    """Whether there is no accelerator, and XLA compiles for processors alone."""
-    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
+def on_cpu() -> bool:
+    """Whether what is traced here will run on a CPU: it is placed there, or there is nothing else.
+
+    What is not placed goes to an accelerator if there is one.
+    """
+    if all(device.device_type == "CPU" for device in tf.config.list_logical_devices()):
+        return True
+    # An operation is the one public way to ask where operations are placed. Nobody uses it, so it never runs.
+    placed = tf.DeviceSpec.from_string(tf.zeros([]).device)
+    return placed.device_type == "CPU"
 
 
-def loops_over_rows(jit_compile: bool) -> bool:
-    """Whether sums are loops over slices of rows, which XLA makes vector code of on a CPU; it needs none elsewhere."""
-    return jit_compile and only_cpus()
-
-
-def number_of_parts(x: tf.Tensor, view: View) -> int:
+def number_of_parts(x: tf.Tensor, view: View, on_cpu: bool) -> int:
     """In how many parts a compiled batch is reduced, side by side: about one a core.
 
     The loop that adds rows runs on one core. A graph runs what does not wait for each other at the same time, so two
@@ -43,7 +45,7 @@ def number_of_parts(x: tf.Tensor, view: View) -> int:
     """
     first, size = view.runs[0]
     row = [*x.shape[len(first) :]]
-    if tf.executing_eagerly() or inside_xla() or not only_cpus() or size is not None or None in row:
+    if tf.executing_eagerly() or inside_xla() or not on_cpu or size is not None or None in row:
         return 1
     if x.dtype.size * math.prod(row) % ALIGNMENT:
         return 1

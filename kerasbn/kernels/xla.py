@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -72,6 +72,23 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled(fixed)(*args, jit_compile=True, **static)
 
     return run
+
+
+def computed_again(*tensors: tf.Tensor) -> Sequence[tf.Tensor]:
+    """The same tensors, of which XLA does not know that they are, and which it has not before it has all of them.
+
+    What is computed from these is computed again, although XLA has the same from before. Only for programs that XLA
+    compiles. The operation has no public function; `tf.Graph.create_op` is public.
+    """
+    if tf.executing_eagerly():  # functions run eagerly, and nothing is compiled
+        return tensors
+    dtypes = [t.dtype for t in tensors]
+    values = tf.compat.v1.AttrValue.ListValue(type=[dtype.as_datatype_enum for dtype in dtypes])
+    graph, attributes = tf.compat.v1.get_default_graph(), {"T": tf.compat.v1.AttrValue(list=values)}
+    results = graph.create_op("XlaOptimizationBarrier", tensors, dtypes, attrs=attributes).outputs
+    for result, tensor in zip(results, tensors, strict=True):
+        result.set_shape(tensor.shape)
+    return results
 
 
 def only_operations() -> bool:

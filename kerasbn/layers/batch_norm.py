@@ -296,8 +296,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             activation=self.activation if self.activation in FUSED_ACTIVATIONS else None,
             dtype=self.compute_dtype,
             statistics_dtype=dtype,
+            on_cpu=strategy.on_cpu(),
         )
-        parts = strategy.number_of_parts(x, self._view)
+        parts = strategy.number_of_parts(x, self._view, settings.on_cpu)
         # A call costs more than layers of vectors do, and TFLite knows no function that is not inlined.
         inlined = self.input_spec.ndim == 2 or not gradients_are_recorded()
         jit_compile = self.jit_compile
@@ -309,7 +310,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             return merge_over_replicas(moments, self.sync_group_size) if self.synchronized else moments
 
         def statistics(x):
-            return merge(batch_moments(x, flat_mask, axes=settings.axes, dtype=dtype, jit_compile=False))
+            run = {"axes": settings.axes, "dtype": dtype, "on_cpu": settings.on_cpu, "jit_compile": False}
+            return merge(batch_moments(x, flat_mask, **run))
 
         def over_replicas(sums):
             return sum_over_replicas(sums, self.sync_group_size)

@@ -40,8 +40,11 @@ DATA = [(0.0, None), (0.0, "first"), (1e4, None), (1e6, "first"), (1e6, "middle"
 
 @pytest.mark.parametrize(("layout_and_data", "way"), crossed(itertools.product(LAYOUTS, DATA), ALL_WAYS))
 def test_any_mean(layout_and_data, way):
-    layout, (mean, outlier) = layout_and_data
-    mode, jit_compile = way
+    check_any_mean(*layout_and_data, way)
+
+
+def check_any_mean(layout, data, way):
+    (mean, outlier), (mode, jit_compile) = data, way
     shape, axis, masked = LAYOUTS[layout]
     random = np.random.default_rng(0)
     x = (random.normal(size=shape) + mean).astype("float32")
