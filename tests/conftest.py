@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from kerasbn.kernels import tiered
 from tests.fuzz import profiles
+from tests.leftovers import forget_gradients
 from tests.tiers import UNCOMPILED_STEPS
 
 # A first call traces and compiles: how long an example takes says nothing.
@@ -31,13 +32,15 @@ def strategy():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Collects garbage after each file, and sets what is left of TensorFlow aside.
+    """Gives back what a file leaves, after its last test, and sets the rest aside.
 
-    So a collection, of which Keras Tuner makes two a trial, does not go through all graphs of the files before, which
-    takes up to 40 seconds in the end; and what a finalizer raises is said of the file that left it.
+    So memory does not grow with the number of files. A collection, of which Keras Tuner makes two a trial, does not
+    go through what files before have left, and what a finalizer raises is said of the file that left it.
     """
     result = yield
     if nextitem is None or nextitem.path != item.path:
+        forget_gradients()
+        gc.unfreeze()  # what was set aside before may be garbage by now
         gc.collect()
         gc.freeze()
     return result
