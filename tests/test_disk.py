@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 FULL = Path("/dev/full")
 needs_dev_full = pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
 each = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=str)
+#: Its report has so many curves that it is drawn in the fast tier once, by tests/test_covariate_shift.py.
+MANY_CURVES = "covariate_shift"
 
 
 def no_room(path="results.json"):
@@ -140,7 +142,11 @@ def test_a_benchmark_prints_its_table_first(tmp_path, monkeypatch, capsys):
 # Experiments.
 
 
-@each
+@pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(each, marks=[pytest.mark.slow] if each.name == MANY_CURVES else []) for each in EXPERIMENTS],
+    ids=str,
+)
 def test_a_report_is_printed_where_it_cannot_be_written(experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Path, "write_bytes", fail(no_room()))
     assert experiment.make_report(str(experiment.results), "--out", str(tmp_path)) == 2

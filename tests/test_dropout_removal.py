@@ -7,6 +7,7 @@ from keras import layers
 
 from kerasbn.callbacks import DropoutRemoval, LearningRateAcceleration
 from kerasbn.dropout import dropout_rates
+from tests.crossing import crossed
 
 RANDOM = np.random.default_rng(0)
 HOW = {
@@ -286,8 +287,7 @@ def test_backup(tmp_path):
             continue
 
 
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("schedule", [False, True])
+@pytest.mark.parametrize(("order", "schedule"), crossed([1, -1], [False, True]))
 def test_together_with_acceleration(order, schedule):
     """Each has the step made anew, and neither loses the other."""
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([10**6], [0.25, 0.0]) if schedule else 0.25

