@@ -5,12 +5,16 @@ import json
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import options, report
-from benchmarks.accelerator.cases import SHAPES, all_cases
+from benchmarks.accelerator.cases import SAVED_DTYPE, SAVED_SHAPE, SHAPES, all_cases
+from benchmarks.accelerator.program import fingerprint
 from benchmarks.accelerator.table import rows
 from benchmarks.ending import ADVICE, ended
+
+PROGRAMS = Path("benchmarks/accelerator/programs")
 
 EXAMPLES = """Examples:
   python -m benchmarks.accelerator --out docs/performance/accelerator.json
@@ -31,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="for a look: one shape, no network, no repetition")
     parser.add_argument("--steps", type=Path, metavar="FOLDER", help="only write the steps to this folder")
     parser.add_argument("--timed", type=Path, metavar="FILE", help="what on_card wrote on another machine")
+    parser.add_argument("--save", action="store_true", help=f"also write the programs of {PROGRAMS}, which tests read")
     parser.add_argument("--jax", default=sys.executable, metavar="PYTHON", help="a Python with JAX (default: this one)")
     options.add_out(parser, "accelerator")
     chosen = parser.parse_args(arguments)
@@ -41,18 +46,31 @@ def main(arguments: list[str] | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         steps = chosen.steps or Path(temporary) / "steps"
-        export.export(all_cases(SHAPES[1:2] if chosen.quick else SHAPES), steps)
+        export.export(all_cases((SAVED_SHAPE,) if chosen.quick else SHAPES), steps)
         if not chosen.quick:
             kinds, dtypes = networks.NORMALIZATIONS, ("bfloat16", "float32")
             networks.export([networks.Network(kind, dtype) for dtype in dtypes for kind in kinds], steps)
         if chosen.steps:
             print(f"Written: {steps}")
             return
-        repetitions = ["--repetitions", "1" if chosen.quick else "3"]
-        compiled = _records(chosen.jax, "ahead_of_time", steps, Path(temporary) / "compiled.jsonl", repetitions)
+        repetitions, programs = "1" if chosen.quick else "3", Path(temporary) / "programs"
+        more = ["--repetitions", repetitions, "--programs", str(programs)]
+        compiled = _records(chosen.jax, "ahead_of_time", steps, Path(temporary) / "compiled.jsonl", more)
+        if chosen.save:
+            save(steps, programs)
         timed = _lines(chosen.timed) if chosen.timed else []
     content = {"benchmark": "accelerator", "compiled": compiled, "timed": [_without_names(r) for r in timed]}
     report.publish(chosen.out, content, rows(content))
+
+
+def save(steps: Path, programs: Path) -> None:
+    """Writes the programs that tests read, and what they were compiled from."""
+    index = {"tensorflow": version("tensorflow"), "keras": version("keras"), "steps": {}}
+    for case in all_cases((SAVED_SHAPE,)):
+        if case.dtype == SAVED_DTYPE:
+            index["steps"][case.name] = fingerprint((steps / f"{case.name}.mlir").read_text())
+            (PROGRAMS / f"{case.name}.hlo").write_text((programs / f"{case.name}.mlir.hlo").read_text())
+    (PROGRAMS / "index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
 def _records(python: str, module: str, steps: Path, out: Path, more: list[str]) -> list[dict]:

@@ -23,7 +23,7 @@ from jax._src.interpreters import mlir
 from jax._src.lib import _jax, xla_client
 from jax._src.lib.mlir import ir
 
-from benchmarks.accelerator.program import traffic
+from benchmarks.accelerator.program import condensed, traffic
 
 CARD = Path(__file__).with_name("h100.txtpb")
 
@@ -74,7 +74,7 @@ def compile_all(folder: Path, repetitions: int, only: str = "", programs: Path |
         program, memory, time_taken = compiler.compile(text)
         if programs:
             programs.mkdir(parents=True, exist_ok=True)
-            (programs / f"{case['file']}.hlo").write_text(program)
+            (programs / f"{case['file']}.hlo").write_text(condensed(program))
         yield {
             **{key: value for key, value in case.items() if key != "inputs"},
             **traffic(program)._asdict(),

@@ -16,6 +16,10 @@ LAYERS = ("keras", "kerasbn")
 MOMENTUM, EPSILON = 0.9, 1e-3
 
 
+#: Of these the programs are in `programs/`, for a test that needs no compiler.
+SAVED_SHAPE, SAVED_DTYPE = (32, 56, 56, 64), "float32"
+
+
 class Case(NamedTuple):
     """One step of a layer: forward pass, moving statistics, backward pass.
 

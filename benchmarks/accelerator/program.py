@@ -3,6 +3,7 @@
 Needs no package. What a kernel takes of an operand of which it reads a slice alone is the slice.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -52,6 +53,16 @@ class Traffic(NamedTuple):
 
     def __add__(self, other: "Traffic") -> "Traffic":  # type: ignore[override]
         return Traffic(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def condensed(text: str) -> str:
+    """The text of a program without what says nothing about it: where an operation comes from, how it was tuned."""
+    return re.sub(r", (metadata|backend_config|frontend_attributes)=\{.*$", "", text, flags=re.MULTILINE)
+
+
+def fingerprint(step: str) -> str:
+    """What the StableHLO text of a step has in common with every trace of the same step."""
+    return hashlib.sha256(" ".join(re.findall(r"stablehlo\.\w+|tensor<[^>]*>", step)).encode()).hexdigest()
 
 
 def traffic(text: str) -> Traffic:
