@@ -201,12 +201,13 @@ class _Network:
             return L.Reshape((int(np.prod(shape[1:])), 1) if rank == 2 else (int(np.prod(space)), channels))
         if kind == "permute" and rank > 2:
             return L.Permute(tuple(reversed(range(1, rank))))
+        if kind == "softmax":  # of one channel Keras warns
+            return L.Softmax() if channels > 1 else None
         simple = {
             "relu": lambda: L.ReLU(pick(None, 6.0)),
             "leaky": lambda: L.LeakyReLU(pick(0.2, 0.3)),
             "prelu": L.PReLU,
             "elu": L.ELU,
-            "softmax": L.Softmax,
             "dropout": lambda: L.Dropout(0.5),
             "noise": lambda: L.GaussianNoise(0.1),
             "local response": lambda: LocalResponseNormalization(1, alpha=0.1),
