@@ -119,7 +119,7 @@ def test_a_file_that_is_not_there(capsys):
 def test_on_card_runs_on_a_cpu(tmp_path):
     from benchmarks.accelerator import export
 
-    export.export([case for case in all_cases(((256, 8),)) if case.dtype == "float32"], tmp_path)
+    export.write_steps([case for case in all_cases(((256, 8),)) if case.dtype == "float32"], tmp_path)
     command = [sys.executable, "-m", "benchmarks.accelerator.on_card", str(tmp_path), str(tmp_path / "out.jsonl")]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     subprocess.run([*command, "--seconds", "0.01"], check=True, timeout=300, env=environment)

@@ -46,10 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         steps = chosen.steps or Path(temporary) / "steps"
-        export.export(all_cases((SAVED_SHAPE,) if chosen.quick else SHAPES), steps)
+        export.write_steps(all_cases((SAVED_SHAPE,) if chosen.quick else SHAPES), steps)
         if not chosen.quick:
             kinds, dtypes = networks.NORMALIZATIONS, ("bfloat16", "float32")
-            networks.export([networks.Network(kind, dtype) for dtype in dtypes for kind in kinds], steps)
+            networks.write_steps([networks.Network(kind, dtype) for dtype in dtypes for kind in kinds], steps)
         if chosen.steps:
             print(f"Written: {steps}")
             return
@@ -57,20 +57,20 @@ def main(arguments: list[str] | None = None) -> None:
         more = ["--repetitions", repetitions, "--programs", str(programs)]
         compiled = _records(chosen.jax, "ahead_of_time", steps, Path(temporary) / "compiled.jsonl", more)
         if chosen.save:
-            save(steps, programs)
+            keep_programs(steps, programs)
         timed = _lines(chosen.timed) if chosen.timed else []
     content = {"benchmark": "accelerator", "compiled": compiled, "timed": [_without_names(r) for r in timed]}
     report.publish(chosen.out, content, rows(content))
 
 
-def save(steps: Path, programs: Path) -> None:
+def keep_programs(steps: Path, programs: Path) -> None:
     """Writes the programs that tests read, and what they were compiled from."""
     index = {"tensorflow": version("tensorflow"), "keras": version("keras"), "steps": {}}
     for case in all_cases((SAVED_SHAPE,)):
         if case.dtype == SAVED_DTYPE:
             index["steps"][case.name] = fingerprint((steps / f"{case.name}.mlir").read_text())
-            (PROGRAMS / f"{case.name}.hlo").write_text((programs / f"{case.name}.mlir.hlo").read_text())
-    (PROGRAMS / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+            report.write_whole(PROGRAMS / f"{case.name}.hlo", (programs / f"{case.name}.mlir.hlo").read_bytes())
+    report.write_whole(PROGRAMS / "index.json", (json.dumps(index, indent=1) + "\n").encode())
 
 
 def _records(python: str, module: str, steps: Path, out: Path, more: list[str]) -> list[dict]:

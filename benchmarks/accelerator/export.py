@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from benchmarks.accelerator.cases import EPSILON, MOMENTUM, POLICIES, Case
+from benchmarks.report import write_whole
 from kerasbn import BatchNorm
 from kerasbn.kernels import strategy
 from kerasbn.kernels.xla import computed_again
@@ -27,14 +28,14 @@ def as_on_an_accelerator() -> Iterator[None]:
         yield
 
 
-def export(cases: Iterable[Case], folder: Path) -> None:
+def write_steps(cases: Iterable[Case], folder: Path) -> None:
     """Writes one file for each case, and `index.json`, the list of them."""
     folder.mkdir(parents=True, exist_ok=True)
     index = []
     for case in cases:
-        (folder / f"{case.name}.mlir").write_text(step_text(case))
+        write_whole(folder / f"{case.name}.mlir", step_text(case).encode())
         index.append(case._asdict() | {"file": f"{case.name}.mlir", "epsilon": EPSILON, "momentum": MOMENTUM})
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    write_whole(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
 
 
 def step_text(case: Case) -> str:

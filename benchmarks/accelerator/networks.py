@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from benchmarks.accelerator.cases import POLICIES
 from benchmarks.accelerator.export import as_on_an_accelerator
+from benchmarks.report import write_whole
 from kerasbn import convert
 
 #: What stands where ResNet-50 has a normalization.
@@ -44,15 +45,15 @@ class Network(NamedTuple):
         return f"resnet50_{self.normalization}-{self.dtype}-{self.batch}x{self.size}"
 
 
-def export(networks: Iterable[Network], folder: Path) -> None:
+def write_steps(networks: Iterable[Network], folder: Path) -> None:
     """Writes one file for each network, and `networks.json`, the list of them with what goes in."""
     folder.mkdir(parents=True, exist_ok=True)
     index = []
     for network in networks:
         text, inputs = step_text(network)
-        (folder / f"{network.name}.mlir").write_text(text)
+        write_whole(folder / f"{network.name}.mlir", text.encode())
         index.append(network._asdict() | {"file": f"{network.name}.mlir", "inputs": inputs})
-        (folder / "networks.json").write_text(json.dumps(index) + "\n")
+        write_whole(folder / "networks.json", (json.dumps(index) + "\n").encode())
 
 
 def step_text(network: Network) -> tuple[str, list[dict]]:

@@ -33,7 +33,7 @@ def on_cpu() -> bool:
     return placed.device_type == "CPU"
 
 
-def number_of_parts(x: tf.Tensor, view: View, on_cpu: bool) -> int:
+def number_of_parts(x: tf.Tensor, view: View) -> int:
     """In how many parts a compiled batch is reduced, side by side: about one a core.
 
     The loop that adds rows runs on one core. A graph runs what does not wait for each other at the same time, so two
@@ -45,7 +45,7 @@ def number_of_parts(x: tf.Tensor, view: View, on_cpu: bool) -> int:
     """
     first, size = view.runs[0]
     row = [*x.shape[len(first) :]]
-    if tf.executing_eagerly() or inside_xla() or not on_cpu or size is not None or None in row:
+    if tf.executing_eagerly() or inside_xla() or not on_cpu() or size is not None or None in row:
         return 1
     if x.dtype.size * math.prod(row) % ALIGNMENT:
         return 1

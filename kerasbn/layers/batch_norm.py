@@ -298,7 +298,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             statistics_dtype=dtype,
             on_cpu=strategy.on_cpu(),
         )
-        parts = strategy.number_of_parts(x, self._view, settings.on_cpu)
+        parts = strategy.number_of_parts(x, self._view)
         # A call costs more than layers of vectors do, and TFLite knows no function that is not inlined.
         inlined = self.input_spec.ndim == 2 or not gradients_are_recorded()
         jit_compile = self.jit_compile
