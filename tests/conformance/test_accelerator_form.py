@@ -4,7 +4,6 @@ An accelerator adds in trees. Neither TensorFlow nor XLA do so on a CPU, where a
 `benchmarks.accelerator.on_card` compares these numbers where there is a card.
 """
 
-import itertools
 import math
 
 import numpy as np
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from kerasbn import BatchNorm
 from kerasbn.kernels import batch_moments, strategy
-from tests.cases import CASES, WAYS, in_mode, train
+from tests.cases import CASES, CORE, WAYS, in_mode, train
 from tests.conformance.test_offsets import DATA, LAYOUTS, check_any_mean
 from tests.crossing import crossed
 
@@ -27,11 +26,9 @@ def on_accelerator(monkeypatch):
 IN_REACH = [data for data in DATA if data != (1e6, "first")]
 
 
-@pytest.mark.parametrize(
-    ("layout_and_data", "way"), crossed(itertools.product(LAYOUTS, IN_REACH), [("graph", True), ("inlined", "auto")])
-)
-def test_any_mean(on_accelerator, layout_and_data, way):
-    check_any_mean(*layout_and_data, way)
+@pytest.mark.parametrize(("layout", "data", "way"), crossed(LAYOUTS, IN_REACH, [("graph", True), ("inlined", "auto")]))
+def test_any_mean(on_accelerator, layout, data, way):
+    check_any_mean(layout, data, way)
 
 
 @pytest.mark.parametrize("shape, axes", [((12_800, 4), (0,)), ((100, 4), (0,)), ((3, 4, 300), (0, 2)), ((1, 2), (0,))])
@@ -67,7 +64,7 @@ def test_placement_decides(monkeypatch, number, placed):
     assert found[1:] == [placed == "/CPU:0"]
 
 
-@pytest.mark.parametrize(("case", "way"), crossed(CASES, WAYS))
+@pytest.mark.parametrize(("case", "way"), crossed(CASES, WAYS, core=CORE))
 def test_what_a_cpu_computes(monkeypatch, case, way):
     mode, jit_compile = way
     found = {}
